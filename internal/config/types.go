@@ -1,0 +1,176 @@
+// Package config reads the settings files of a workspace into one typed Lab,
+// validates it whole, and says where each value stands.
+//
+// The rest of the program gets plain types; positions are kept in a side index.
+package config
+
+import "net/netip"
+
+// Lab is everything the settings files describe.
+type Lab struct {
+	Name     string     // lab_name in all.yaml
+	Machines []*Machine // in the order of nodes.yaml, defaults merged in, disabled ones included
+	Network  Network
+	Proxmox  Proxmox
+	Access   Access
+	K3s      K3s
+	OS       OS
+}
+
+// Role is what a machine is for.
+type Role string
+
+// The roles. RoleNone is a machine that is provisioned and then left alone.
+const (
+	RoleServer Role = "server"
+	RoleAgent  Role = "agent"
+	RoleNone   Role = "none"
+)
+
+// HypervisorNone marks a machine that no hypervisor of this lab carries: metal,
+// or a VM made elsewhere.
+const HypervisorNone = "none"
+
+// Machine is one VM or one metal computer.
+type Machine struct {
+	Name         string
+	Role         Role
+	Enabled      bool
+	Hypervisor   string // a key of Proxmox.Hypervisors, or HypervisorNone
+	VMID         int
+	IP           netip.Addr
+	MAC          string // upper case, colons; empty: Proxmox chooses and it is kept
+	Cores        int
+	MemoryMiB    int
+	BalloonMiB   int // 0: no ballooning
+	DiskGiB      int
+	Storage      string // of the boot disk; default: the hypervisor's
+	TemplateVMID int    // 0: the template k3lab makes on that hypervisor
+	ExtraDisks   []Disk
+	Labels       map[string]string
+	Taints       []string // key=value:Effect or key:Effect
+	Arch         string   // amd64 or arm64
+	VLAN         int      // 0: the network's
+}
+
+// Disk is an extra disk of a machine.
+type Disk struct {
+	SizeGiB    int
+	Storage    string // default: the machine's
+	Serial     string
+	FileSystem string // ext4 or xfs; empty: left raw
+	Mount      string // absolute path; empty: not mounted
+}
+
+// Network is network.yaml.
+type Network struct {
+	Bridge           string
+	VLAN             int // 0: untagged
+	CIDR             netip.Prefix
+	Gateway          netip.Addr
+	DNSServers       []netip.Addr
+	SearchDomain     string
+	NTPServers       []string
+	VIP              netip.Addr // zero: none
+	VIPName          string     // DNS name of the VIP; may be empty
+	VRRPID           int        // 1-255; default 51
+	TLSSANs          []string   // further names and addresses of the API
+	LoadBalancerPool []Range
+	Reserved         []Range // addresses nothing of the lab may use
+	AdminNetworks    []netip.Prefix
+}
+
+// Range is an inclusive range of addresses.
+type Range struct {
+	From, To netip.Addr
+}
+
+// Proxmox is proxmox.yaml.
+type Proxmox struct {
+	Endpoints   []Endpoint // in file order
+	Hypervisors map[string]Hypervisor
+	Pool        string
+	Image       Image
+}
+
+// Endpoint is one Proxmox VE API: a cluster, or a hypervisor on its own.
+type Endpoint struct {
+	Name        string
+	URL         string
+	CAFile      string // relative to the workspace; empty: the system's roots
+	Hypervisors []string
+}
+
+// Hypervisor is one Proxmox VE server, called node in its API.
+type Hypervisor struct {
+	Name         string
+	Endpoint     string
+	Storage      string // for disks
+	ImageStorage string // for the downloaded image
+	TemplateVMID int    // VM ID of the template
+	UserTemplate bool   // the template is the user's own: not made, not touched
+	MemoryMiB    int    // 0: not known
+}
+
+// Image is the cloud image the template is made from.
+type Image struct {
+	URL               string // a dated one, never "latest"
+	Checksum          string
+	ChecksumAlgorithm string // sha256 or sha512
+	FileName          string
+}
+
+// Access is how the operator reaches the machines.
+type Access struct {
+	User       string   // login user with sudo, made by cloud-init; default k3lab
+	PublicKeys []string // the user's own; they come first
+	KeyFile    string   // an existing private key to log in with; empty: k3lab's own
+}
+
+// K3s is the k3s block of all.yaml.
+type K3s struct {
+	Version       string            // v1.36.3+k3s1
+	SHA256        map[string]string // architecture → digest of the release binary; empty: taken from the release's checksum file
+	CNI           string            // flannel or none
+	PodCIDR       netip.Prefix
+	ServiceCIDR   netip.Prefix
+	ClusterDomain string
+	Disable       []string
+	ServerConfig  map[string]any // merged into the config.yaml of servers
+	AgentConfig   map[string]any // merged into the config.yaml of agents
+}
+
+// OS is the os block of all.yaml.
+type OS struct {
+	Timezone string
+	Packages []string
+}
+
+// Servers returns the enabled servers in file order.
+func (l *Lab) Servers() []*Machine { return l.byRole(RoleServer) }
+
+// Agents returns the enabled agents in file order.
+func (l *Lab) Agents() []*Machine { return l.byRole(RoleAgent) }
+
+// Nodes returns the enabled servers, then the enabled agents.
+func (l *Lab) Nodes() []*Machine { return append(l.Servers(), l.Agents()...) }
+
+func (l *Lab) byRole(r Role) []*Machine {
+	var out []*Machine
+	for _, m := range l.Machines {
+		if m.Enabled && m.Role == r {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Machine returns the machine of that name, or nil.
+func (l *Lab) Machine(name string) *Machine {
+	for _, m := range l.Machines {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+// Package converger brings one machine to its desired state. It knows resources
+// (files, directories, units, sysctls, kernel modules, swap, the host name,
+// packages, verified binaries) and nothing of the lab.
+//
+// It is linked into the static on-machine binary and, for its types, into
+// k3lab. Desired state goes in as one JSON document, changes come out as JSON
+// lines. Plan and apply share one path: apply is plan with a writer.
+package converger
+
+// State is the desired state of one machine. Resources are handled in order;
+// a later one may name an earlier one in Notify-like fields (Unit.RestartOn).
+type State struct {
+	Machine   string     `json:"machine"`
+	Resources []Resource `json:"resources"`
+}
+
+// Resource is one desired item: exactly one of the pointers is set.
+type Resource struct {
+	Tags      []string   `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
+	File      *File      `json:"file,omitempty"`
+	Directory *Directory `json:"directory,omitempty"`
+	Absent    *Absent    `json:"absent,omitempty"`
+	Link      *Link      `json:"link,omitempty"`
+	Binary    *Binary    `json:"binary,omitempty"`
+	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
+	Module    *Module    `json:"module,omitempty"`
+	Swap      *Swap      `json:"swap,omitempty"`
+	Hostname  *Hostname  `json:"hostname,omitempty"`
+	Package   *Package   `json:"package,omitempty"`
+	Unit      *Unit      `json:"unit,omitempty"`
+}
+
+// File is a regular file with exactly this content. It is replaced atomically.
+type File struct {
+	Path    string `json:"path"`
+	Content string `json:"content"`
+	Mode    uint32 `json:"mode"`             // permission bits, e.g. 0o600
+	Owner   string `json:"owner,omitempty"`  // user name; default root
+	Group   string `json:"group,omitempty"`  // group name; default root
+	Secret  bool   `json:"secret,omitempty"` // content is never shown
+	// KeepIf: where this path exists, an existing File.Path is left as it is
+	// (content not compared), because what it says is no longer read.
+	KeepIf string `json:"keep_if,omitempty"`
+}
+
+// Directory is a directory; its content is not looked at.
+type Directory struct {
+	Path  string `json:"path"`
+	Mode  uint32 `json:"mode"`
+	Owner string `json:"owner,omitempty"`
+	Group string `json:"group,omitempty"`
+}
+
+// Absent is a path that must not exist. A directory is removed with what it holds.
+type Absent struct {
+	Path string `json:"path"`
+}
+
+// Link is a symbolic link.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Binary is an executable whose content has this digest. It is taken from the
+// machine's cache, where the fleet has put it under its digest.
+type Binary struct {
+	Path    string `json:"path"`
+	SHA256  string `json:"sha256"`            // hex
+	Source  string `json:"source"`            // path on the machine the content is taken from
+	Version string `json:"version,omitempty"` // for people
+}
+
+// Sysctl is a kernel setting, now and after a reboot (kept in one file of ours).
+// In a container a setting that belongs to the computer is only verified.
+type Sysctl struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Module is a kernel module, loaded now and at boot.
+type Module struct {
+	Name string `json:"name"`
+}
+
+// Swap off: now, in fstab and by units.
+type Swap struct {
+	Off bool `json:"off"`
+}
+
+// Hostname is the static host name.
+type Hostname struct {
+	Name string `json:"name"`
+}
+
+// Package is an installed Debian package.
+type Package struct {
+	Name string `json:"name"`
+}
+
+// Unit is a systemd unit's state. A change to any of RestartOn restarts a
+// running unit; a change to any of ReloadOn reloads it.
+type Unit struct {
+	Name      string   `json:"name"` // k3s.service
+	Enabled   bool     `json:"enabled"`
+	Running   bool     `json:"running"`
+	NoBlock   bool     `json:"no_block,omitempty"`   // start without waiting for it to be up
+	RestartOn []string `json:"restart_on,omitempty"` // IDs of earlier resources, e.g. "file /etc/x"
+	ReloadOn  []string `json:"reload_on,omitempty"`
+	Masked    bool     `json:"masked,omitempty"`
+}
+
+// Change is one line of the converger's output: a difference between observed
+// and desired state, made or only planned.
+type Change struct {
+	Resource string `json:"resource"`         // the resource's ID
+	Action   string `json:"action"`           // create, update, delete, start, stop, restart, reload, enable, disable, install
+	Detail   string `json:"detail,omitempty"` // one line
+	Before   string `json:"before,omitempty"` // text, only for files that are no secret
+	After    string `json:"after,omitempty"`  // text, only for files that are no secret
+	Made     bool   `json:"made"`             // false: planned only
+	Error    string `json:"error,omitempty"`  // it could not be made, or the resource not be read
+	Notice   string `json:"notice,omitempty"` // not a change: e.g. a setting that belongs to the computer
+}
