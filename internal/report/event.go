@@ -13,11 +13,11 @@ const (
 	StepStarted Kind = "step-started"
 	StepDone    Kind = "step-done"
 	StepFailed  Kind = "step-failed"
-	ObjectState Kind = "object"  // an object (a machine, a VM) entered a new state: Message says which
-	ChangeMade  Kind = "change"  // one change was made
-	Notice      Kind = "notice"  // something the user should know; not a failure
-	Warning     Kind = "warning" //
-	Summary     Kind = "summary" // last event of an operation
+	ObjectState Kind = "object"   // an object (a machine, a VM) entered a new state: Message says which
+	ChangeMade  Kind = "change"   // one change was made
+	Notice      Kind = "notice"   // something the user should know; not a failure
+	Warning     Kind = "warning"  //
+	Progress    Kind = "progress" // how far a long piece of work is; only a live view shows it
 )
 
 // Event is one thing that happened. It never holds a secret.

@@ -27,19 +27,21 @@ const (
 	Run     Action = "run"
 )
 
-// Change is one difference between what is observed and what is desired.
+// Change is one difference between what is observed and what is desired. None
+// of its texts ever holds a secret.
 type Change struct {
 	Layer    string `json:"layer"`              // infra, platform, apps
-	Object   string `json:"object"`             // machine, or what the layer calls it (proxmox_virtual_environment_vm.machine["server-1"])
+	Object   string `json:"object"`             // a machine, or what the layer calls it
 	Resource string `json:"resource"`           // e.g. "file /etc/rancher/k3s/config.yaml"; empty when Object says it all
-	Action   Action `json:"action"`             //
-	Detail   string `json:"detail,omitempty"`   // one line; never holds a secret
-	Before   string `json:"before,omitempty"`   // text before, secrets masked
-	After    string `json:"after,omitempty"`    // text after, secrets masked
+	Action   Action `json:"action"`             // what will be done
+	Detail   string `json:"detail,omitempty"`   // one line
+	Before   string `json:"before,omitempty"`   // text before
+	After    string `json:"after,omitempty"`    // text after
 	Deferred string `json:"deferred,omitempty"` // why it can't be known before an earlier step is applied; empty when known
 }
 
-// Writer is the permission to change something. Only the engine makes one.
+// Writer is the permission to change something, and the way to report it. Only
+// the engine makes one.
 type Writer interface {
 	report.Reporter
 	permission()
@@ -49,13 +51,14 @@ type Writer interface {
 type Step interface {
 	Title() string
 	// Plan reads and returns what Apply would do. It changes nothing.
-	Plan(ctx context.Context) ([]Change, error)
+	Plan(ctx context.Context, r report.Reporter) ([]Change, error)
 	// Apply makes the given changes, which come from Plan of the same step in
-	// the same operation; deferred ones are looked at anew.
+	// the same operation; what was deferred is looked at anew.
 	Apply(ctx context.Context, w Writer, changes []Change) error
 }
 
-// Observer is a step that reports progress while it plans.
-type Observer interface {
-	Observe(r report.Reporter)
+// Verifier is a step whose result is proven at the end of the operation, also
+// when there was nothing to apply.
+type Verifier interface {
+	Verify(ctx context.Context, r report.Reporter) error
 }
