@@ -1,0 +1,78 @@
+// Package desired computes, from the lab's settings alone, what each machine
+// should look like. It is pure: nothing is read from anywhere and nothing is
+// written, so the result can be compared, printed and tested.
+package desired
+
+import (
+	"fmt"
+
+	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/converger"
+)
+
+// The tags that select resources of one concern.
+const (
+	TagOS  = "os"
+	TagHA  = "ha"
+	TagK3s = "k3s"
+)
+
+// Inputs is what the desired state needs beside the settings.
+type Inputs struct {
+	Token        string // cluster token agreed beforehand; secret
+	BinarySHA256 string // hex digest of the K3s binary for the machine's architecture
+	BinarySource string // path on the machine the binary is installed from
+	Interface    string // network interface that holds the machine's address; servers need it for the VIP
+	// Bootstrap makes this server begin a new cluster. It may be set for one
+	// server only, and only while no server has a datastore.
+	Bootstrap bool
+	// JoinURL is where a server without a datastore finds the cluster; empty
+	// with Bootstrap.
+	JoinURL string
+}
+
+// Node returns the desired state of one node of the lab.
+func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error) {
+	s := converger.State{Machine: m.Name}
+	s.Resources = append(s.Resources, operatingSystem(lab, m)...)
+	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() {
+		s.Resources = append(s.Resources, virtualAddress(lab, m, in)...)
+	}
+	k3s, err := k3sNode(lab, m, in)
+	if err != nil {
+		return converger.State{}, fmt.Errorf("%s: %w", m.Name, err)
+	}
+	s.Resources = append(s.Resources, k3s...)
+	return s, nil
+}
+
+// WithoutUnit returns the state without the unit of that name, for a machine
+// that must not start it yet.
+func WithoutUnit(s converger.State, unit string) converger.State {
+	out := converger.State{Machine: s.Machine}
+	for _, r := range s.Resources {
+		if r.Unit == nil || r.Unit.Name != unit {
+			out.Resources = append(out.Resources, r)
+		}
+	}
+	return out
+}
+
+func tagged(tag string, resources ...converger.Resource) []converger.Resource {
+	for i := range resources {
+		resources[i].Tags = []string{tag}
+	}
+	return resources
+}
+
+func file(path, content string, mode uint32) converger.Resource {
+	return converger.Resource{File: &converger.File{Path: path, Content: content, Mode: mode}}
+}
+
+func secretFile(path, content string) converger.Resource {
+	return converger.Resource{File: &converger.File{Path: path, Content: content, Mode: 0o600, Secret: true}}
+}
+
+func directory(path string, mode uint32) converger.Resource {
+	return converger.Resource{Directory: &converger.Directory{Path: path, Mode: mode}}
+}

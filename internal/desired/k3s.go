@@ -1,0 +1,183 @@
+package desired
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/converger"
+)
+
+// Where K3s keeps its things (facts of K3s, not choices of ours).
+const (
+	ServerUnit = "k3s.service"
+	AgentUnit  = "k3s-agent.service"
+	// DatastorePath exists on a server that belongs to a cluster.
+	DatastorePath = "/var/lib/rancher/k3s/server/db/etcd/member"
+	// KubeconfigPath is the administrator's kubeconfig on a server.
+	KubeconfigPath = "/etc/rancher/k3s/k3s.yaml"
+
+	// APIPort is where servers serve the API and the supervisor.
+	APIPort = 6443
+
+	binaryPath = "/usr/local/bin/k3s"
+	configDir  = "/etc/rancher/k3s"
+	configPath = configDir + "/config.yaml"
+	joinPath   = configDir + "/config.yaml.d/50-join.yaml"
+	tokenPath  = configDir + "/token"
+)
+
+// Unit returns the name of the systemd unit that runs K3s on the machine.
+func Unit(m *config.Machine) string {
+	if m.Role == config.RoleServer {
+		return ServerUnit
+	}
+	return AgentUnit
+}
+
+func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resource, error) {
+	settings := agentConfig(lab, m)
+	if m.Role == config.RoleServer {
+		settings = serverConfig(lab, m)
+	}
+	text, err := marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	unit := Unit(m)
+	unitPath := "/etc/systemd/system/" + unit
+	resources := []converger.Resource{
+		directory(configDir, 0o755),
+		directory(configDir+"/config.yaml.d", 0o755),
+		secretFile(tokenPath, in.Token+"\n"),
+		file(configPath, text, 0o600),
+	}
+	if m.Role == config.RoleServer {
+		join, err := joinFile(in)
+		if err != nil {
+			return nil, err
+		}
+		resources = append(resources, join)
+	}
+	resources = append(resources,
+		converger.Resource{Binary: &converger.Binary{
+			Path: binaryPath, SHA256: in.BinarySHA256, Source: in.BinarySource, Version: lab.K3s.Version,
+		}},
+	)
+	for _, name := range []string{"crictl", "ctr", "kubectl"} {
+		resources = append(resources, converger.Resource{Link: &converger.Link{Path: "/usr/local/bin/" + name, Target: binaryPath}})
+	}
+	resources = append(resources,
+		file(unitPath, unitFile(m), 0o644),
+		converger.Resource{Unit: &converger.Unit{
+			Name: unit, Enabled: true, Running: true, NoBlock: !in.Bootstrap,
+			RestartOn: []string{"file " + configPath, "file " + tokenPath, "binary " + binaryPath, "file " + unitPath},
+		}},
+	)
+	return tagged(TagK3s, resources...), nil
+}
+
+// joinFile says how a server without a datastore finds its cluster. One that has
+// a datastore no longer reads it, so there any content is right: losing or
+// rebuilding the first server changes nothing on the others.
+func joinFile(in Inputs) (converger.Resource, error) {
+	join := map[string]any{"server": in.JoinURL}
+	if in.Bootstrap {
+		join = map[string]any{"cluster-init": true}
+	}
+	text, err := marshal(join)
+	if err != nil {
+		return converger.Resource{}, err
+	}
+	r := file(joinPath, text, 0o600)
+	r.File.KeepIf = DatastorePath
+	return r, nil
+}
+
+func serverConfig(lab *config.Lab, m *config.Machine) map[string]any {
+	c := nodeConfig(m)
+	c["tls-san"] = apiNames(lab)
+	c["cluster-cidr"] = lab.K3s.PodCIDR.String()
+	c["service-cidr"] = lab.K3s.ServiceCIDR.String()
+	c["cluster-domain"] = lab.K3s.ClusterDomain
+	c["write-kubeconfig-mode"] = "0600"
+	c["disable"] = slices.Sorted(slices.Values(lab.K3s.Disable))
+	if lab.K3s.CNI == "none" {
+		c["flannel-backend"] = "none"
+		c["disable-network-policy"] = true
+	}
+	maps.Copy(c, lab.K3s.ServerConfig)
+	return c
+}
+
+func agentConfig(lab *config.Lab, m *config.Machine) map[string]any {
+	c := nodeConfig(m)
+	c["server"] = APIURL(lab)
+	maps.Copy(c, lab.K3s.AgentConfig)
+	return c
+}
+
+func nodeConfig(m *config.Machine) map[string]any {
+	c := map[string]any{
+		"node-name":  m.Name,
+		"node-ip":    m.IP.String(),
+		"token-file": tokenPath,
+	}
+	var labels []string
+	for _, key := range slices.Sorted(maps.Keys(m.Labels)) {
+		labels = append(labels, key+"="+m.Labels[key])
+	}
+	if labels != nil {
+		c["node-label"] = labels
+	}
+	if len(m.Taints) > 0 {
+		c["node-taint"] = m.Taints
+	}
+	return c
+}
+
+// apiNames are the names and addresses the API's certificate must hold: the VIP,
+// its DNS name, every server, and what the user adds. All servers have the same,
+// so a client may move between them.
+func apiNames(lab *config.Lab) []string {
+	var names []string
+	if lab.Network.VIP.IsValid() {
+		names = append(names, lab.Network.VIP.String())
+	}
+	if lab.Network.VIPName != "" {
+		names = append(names, lab.Network.VIPName)
+	}
+	for _, m := range lab.Servers() {
+		names = append(names, m.IP.String())
+	}
+	return append(names, lab.Network.TLSSANs...)
+}
+
+// APIURL is where agents and people reach the API: the VIP, or without one the
+// first server.
+func APIURL(lab *config.Lab) string {
+	address := lab.Network.VIP
+	if !address.IsValid() {
+		address = lab.Servers()[0].IP
+	}
+	return ServerURL(address)
+}
+
+// ServerURL is the API of the server with that address.
+func ServerURL(address netip.Addr) string {
+	return "https://" + netip.AddrPortFrom(address, APIPort).String()
+}
+
+func marshal(settings map[string]any) (string, error) {
+	text, err := yaml.MarshalWithOptions(settings, yaml.IndentSequence(true))
+	if err != nil {
+		return "", fmt.Errorf("k3s config: %w", err)
+	}
+	return header + string(text), nil
+}
+
+const header = "# Written by k3lab from the lab's settings; changes made here are put back.\n"
