@@ -40,6 +40,18 @@ func (h *Hub) Report(e Event) {
 	}
 }
 
+// Pause lets f have the terminal: live views draw nothing while it runs.
+func (h *Hub) Pause(f func() error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sinks {
+		if p, ok := s.(interface{ pause() func() }); ok {
+			defer p.pause()()
+		}
+	}
+	return f()
+}
+
 // Close closes every sink and returns their errors joined. Closing twice does nothing.
 func (h *Hub) Close() error {
 	h.mu.Lock()

@@ -77,6 +77,17 @@ func (l *live) Close() error {
 	return nil
 }
 
+// pause clears the region and holds the view still until the returned function
+// is called.
+func (l *live) pause() func() {
+	l.mu.Lock()
+	steps := l.steps
+	l.steps = nil
+	l.draw("")
+	l.steps = steps
+	return l.mu.Unlock
+}
+
 func (l *live) Handle(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
