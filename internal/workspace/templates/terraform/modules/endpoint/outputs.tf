@@ -1,0 +1,6 @@
+output "mac_addresses" {
+  description = "MAC address of each machine, as set or as Proxmox chose it."
+  value = {
+    for name, machine in proxmox_virtual_environment_vm.machine : name => machine.network_device[0].mac_address
+  }
+}
