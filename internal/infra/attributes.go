@@ -79,11 +79,44 @@ func needsRestart(ds []difference) bool {
 }
 
 // compare lists the attributes that differ, by path. What is only known after
-// the change is left out unless it is known to change.
+// the change is left out. Disks count by their interface: the provider keeps
+// them in no order.
 func compare(c *tfjson.Change) []difference {
+	before, secretBefore, _ := byInterface(c.Before, c.BeforeSensitive, nil)
+	after, secretAfter, unknown := byInterface(c.After, c.AfterSensitive, c.AfterUnknown)
 	var out []difference
-	walk("", c.Before, c.After, c.AfterUnknown, c.BeforeSensitive, c.AfterSensitive, &out)
-	return out
+	walk("", before, after, unknown, secretBefore, secretAfter, &out)
+	return slices.DeleteFunc(out, func(d difference) bool { return chosenByProxmox.MatchString(d.path) })
+}
+
+// chosenByProxmox matches what a disk is stored as.
+var chosenByProxmox = regexp.MustCompile(`^disk\[\d+\]\.(path_in_datastore|file_format)$`)
+
+// byInterface returns an object with its disks sorted by interface, and what is
+// secret and unknown in it sorted alike.
+func byInterface(values, secret, unknown any) (any, any, any) {
+	disks := list(at(values, "disk"))
+	order := make([]int, len(disks))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return strings.Compare(fmt.Sprint(at(disks[a], "interface")), fmt.Sprint(at(disks[b], "interface")))
+	})
+	sorted := func(v any) any {
+		m, ok := v.(map[string]any)
+		if !ok || len(list(m["disk"])) == 0 {
+			return v
+		}
+		l := make([]any, len(order))
+		for i, from := range order {
+			l[i] = item(list(m["disk"]), from)
+		}
+		out := maps.Clone(m)
+		out["disk"] = l
+		return out
+	}
+	return sorted(values), sorted(secret), sorted(unknown)
 }
 
 func walk(path string, before, after, unknown, secretBefore, secretAfter any, out *[]difference) {
@@ -177,8 +210,9 @@ func summary(s subject, values any) string {
 	}
 	switch {
 	case s.machine:
+		sorted, _, _ := byInterface(v, nil, nil)
 		return fmt.Sprintf("vm %s on %s, %s cores, %s MiB, %s GiB", text(v["vm_id"]), text(v["node_name"]),
-			text(field(v, "cpu", "cores")), text(field(v, "memory", "dedicated")), text(field(v, "disk", "size")))
+			text(field(v, "cpu", "cores")), text(field(v, "memory", "dedicated")), text(field(sorted, "disk", "size")))
 	case s.resource == "template":
 		return fmt.Sprintf("vm %s", text(v["vm_id"]))
 	case s.resource == "image":
@@ -190,6 +224,6 @@ func summary(s subject, values any) string {
 }
 
 // field is an attribute of the first block of a kind.
-func field(values map[string]any, block, name string) any {
-	return at(item(list(values[block]), 0), name)
+func field(values any, block, name string) any {
+	return at(item(list(at(values, block)), 0), name)
 }

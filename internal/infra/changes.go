@@ -21,7 +21,7 @@ func (n naming) changes(plan *tfjson.Plan) []step.Change {
 		change step.Change
 	}
 	var entries []entry
-	templates := map[string]bool{}
+	templates, unfinished := map[string]bool{}, tainted(plan)
 	for _, rc := range plan.ResourceChanges {
 		if rc.Type == typeVM && rc.Name == "template" && action(rc.Change) != "" {
 			templates[rc.ModuleAddress+"/"+n.subjectOfChange(rc).object] = true
@@ -37,7 +37,11 @@ func (n naming) changes(plan *tfjson.Plan) []step.Change {
 		if rc.Type == typeTrigger && templates[rc.ModuleAddress+"/"+s.object] {
 			continue
 		}
-		entries = append(entries, entry{s, describe(s, act, rc)})
+		c := describe(s, act, rc)
+		if act == step.Replace && unfinished[rc.Address] {
+			c.Detail, c.Before, c.After = "its creation did not finish", "", ""
+		}
+		entries = append(entries, entry{s, c})
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.object, b.object), cmp.Compare(a.resource, b.resource))

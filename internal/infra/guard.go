@@ -133,7 +133,8 @@ func disksLost(m *config.Machine, c *tfjson.Change) []error {
 	}
 	var refused []error
 	after := sizes(c.After)
-	for i, d := range list(at(c.Before, "disk")) {
+	before, _, _ := byInterface(c.Before, nil, nil)
+	for i, d := range list(at(before, "disk")) {
 		name, _ := at(d, "interface").(string)
 		was, err := number(at(d, "size"))
 		if err != nil {
@@ -144,7 +145,7 @@ func disksLost(m *config.Machine, c *tfjson.Change) []error {
 		switch {
 		case !kept:
 			refused = append(refused, fault.New(fault.Invalid, m.Name,
-				"put it back, or detach and delete it in Proxmox first", "disk %s (%v GiB) is no longer in its settings", name, was))
+				"add it to extra_disks, or detach it in Proxmox", "disk %s (%v GiB) is not in its settings, and a plan never removes a disk", name, was))
 		case is < was:
 			refused = append(refused, fault.New(fault.Invalid, m.Name,
 				fmt.Sprintf("%s: %v", setting, was), "%s %v → %v: a disk cannot shrink", setting, was, is))
