@@ -115,7 +115,7 @@ func rules() []rule {
 		says(`HTTP 401|401 (?:authentication failure|no such|invalid token|permission denied)|invalid PVE ticket|failed to authenticate`, func(p place, _ []string) error { return wrongToken(p.endpoint) }),
 		says(`must provide either user credentials, an API token`, func(p place, _ []string) error { return noToken(p.endpoint) }),
 		says(`certificate signed by unknown authority`, func(p place, _ []string) error { return unknownAuthority(p.endpoint) }),
-		says(`403 Permission check failed \(([^)]*)\)`, failed(fault.Invalid, "give the token of endpoint $endpoint that privilege", "the API token lacks a privilege: $1")),
+		says(`Permission check failed \(([^)]*)\)`, failed(fault.Invalid, "give the token of endpoint $endpoint that privilege", "the API token lacks a privilege: $1")),
 		says(`connection refused|no route to host|i/o timeout|no such host|connection reset by peer|TLS handshake timeout|context deadline exceeded.*HTTP`, failed(fault.Unreachable, "check that endpoint $endpoint is on, then run the same command again", "the Proxmox API stopped answering")),
 		says(`hostname lookup '([^']+)' failed|no such cluster node '([^']+)'`, failed(fault.Invalid, "name it as pvesh get /nodes does, in terraform/vars/proxmox.yaml", "endpoint $endpoint has no hypervisor $1$2")),
 		says(`storage '([^']+)' (?:does not exist|is not available on node '([^']+)'|does not support (?:content-type|vm images|content type)[^\n]*)`, failed(fault.Invalid, "pvesm status on the hypervisor, then set storage or image_storage in $setting", "storage $1 cannot be used there")),
@@ -126,7 +126,7 @@ func rules() []rule {
 		says(`Configuration file '[^']*/([^/']+)/qemu-server/(\d+)\.conf' does not exist`, failed(fault.Invalid, "set template_vmid in terraform/vars/proxmox.yaml to a template on $1", "there is no VM $2 on $1")),
 		says(`checksum mismatch|checksum verification failed|wrong checksum`, failed(fault.Invalid, "set image.checksum in terraform/vars/proxmox.yaml to what the publisher states", "the downloaded image does not match its checksum")),
 		says(`query-url-metadata|error initiating file download|Could not download file '([^']+)'`, failed(fault.Failed, "check image.url in terraform/vars/proxmox.yaml from the hypervisor", "the hypervisor cannot download the image")),
-		says(`shrinking disks is not supported|requested size \([^)]*\) is lower than current size \(([^)]*)\)`, failed(fault.Invalid, "raise disk_gib in $setting", "its disk is smaller than the template's $1")),
+		says(`shrinking disks is not supported|requested size \([^)]*\) is lower than current size \(([^)]*)\)`, failed(fault.Invalid, "raise disk_gib in $setting", "its disk_gib is smaller than the disk of the template")),
 		says(`Provider configuration not present`, failed(fault.Invalid, "put the endpoint back, disable its machines, run k3lab up, then remove it", "an endpoint was removed that still carries machines")),
 		says(`Failed to query available provider packages|could not connect to registry|Failed to install provider`, failed(fault.Unreachable, "check the connection to the registry, or give a mirror: K3LAB_PROVIDER_MIRROR", "the Terraform providers cannot be installed")),
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -51,11 +50,8 @@ type Terraform struct {
 	paths paths
 	names naming
 
-	prepared sync.Once
-	prepErr  error
-	tf       *tfexec.Terraform
-
-	saved *savedPlan
+	tf    *tfexec.Terraform // set by prepare
+	saved *savedPlan        // set by plan
 }
 
 // savedPlan is a plan file waiting to be applied.
@@ -109,14 +105,8 @@ func (t *Terraform) Close() error {
 }
 
 // prepare makes Terraform ready to plan: the binary found, the CLI
-// configuration written, the providers installed. It works once; later calls
-// return the first result.
+// configuration written, the providers installed.
 func (t *Terraform) prepare(ctx context.Context) error {
-	t.prepared.Do(func() { t.prepErr = t.prepareOnce(ctx) })
-	return t.prepErr
-}
-
-func (t *Terraform) prepareOnce(ctx context.Context) error {
 	stale, err := StaleProviders(t.opts.Dir, t.opts.Lab)
 	if err != nil {
 		return err

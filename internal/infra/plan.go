@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -19,6 +20,9 @@ import (
 // Plan returns what has to change so that Proxmox carries the machines the
 // settings describe. Nothing is changed; the plan is kept for Apply.
 func (t *Terraform) Plan(ctx context.Context, r report.Reporter) ([]step.Change, error) {
+	if err := t.ready(ctx); err != nil {
+		return nil, err
+	}
 	plan, err := t.plan(ctx, r, false)
 	if err != nil || plan == nil {
 		return nil, err
@@ -34,6 +38,9 @@ func (t *Terraform) Plan(ctx context.Context, r report.Reporter) ([]step.Change,
 
 // PlanDestroy returns what Destroy would remove: everything Terraform made.
 func (t *Terraform) PlanDestroy(ctx context.Context, r report.Reporter) ([]step.Change, error) {
+	if err := t.ready(ctx); err != nil {
+		return nil, err
+	}
 	plan, err := t.plan(ctx, r, true)
 	if err != nil || plan == nil {
 		return nil, err
@@ -41,16 +48,22 @@ func (t *Terraform) PlanDestroy(ctx context.Context, r report.Reporter) ([]step.
 	return t.names.changes(plan), nil
 }
 
+// ready sees to it that terraform can plan, and that it will find the APIs.
+func (t *Terraform) ready(ctx context.Context) error {
+	err := os.Remove(filepath.Join(t.paths.root, adoptFile)) // what a killed run left
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := t.prepare(ctx); err != nil {
+		return err
+	}
+	return t.checkEndpoints(ctx)
+}
+
 // plan runs terraform plan and keeps its file. It returns nil when nothing has
 // to change, which costs one run of terraform less.
 func (t *Terraform) plan(ctx context.Context, r report.Reporter, destroy bool) (*tfjson.Plan, error) {
 	if err := t.Close(); err != nil { // what a killed run left
-		return nil, err
-	}
-	if err := t.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if err := t.checkEndpoints(ctx); err != nil {
 		return nil, err
 	}
 	tokens, err := json.Marshal(map[string]any{tokensVariable: t.opts.Tokens})
