@@ -7,6 +7,8 @@
 // lines. Plan and apply share one path: apply is plan with a writer.
 package converger
 
+import "time"
+
 // State is the desired state of one machine. Resources are handled in order;
 // a later one may name an earlier one in Notify-like fields (Unit.RestartOn).
 type State struct {
@@ -121,4 +123,55 @@ type Change struct {
 	Made     bool   `json:"made"`             // false: planned only
 	Error    string `json:"error,omitempty"`  // it could not be made, or the resource not be read
 	Notice   string `json:"notice,omitempty"` // not a change: e.g. a setting that belongs to the computer
+}
+
+// Request is what plan and apply take on stdin.
+type Request struct {
+	State State `json:"state"`
+	// Only limits apply to the changes of these resources, by ID (the Resource
+	// of planned changes); nil means all, an empty list none.
+	Only []string `json:"only"`
+	// Tags limits plan and apply to resources with one of these tags; none
+	// means all.
+	Tags []string `json:"tags,omitempty"`
+}
+
+// FactsRequest is what facts takes on stdin.
+type FactsRequest struct {
+	Paths    []string `json:"paths,omitempty"`     // whose existence is asked
+	DiskFree []string `json:"disk_free,omitempty"` // whose file systems' free space is asked
+	Units    []string `json:"units,omitempty"`     // whose state is asked
+}
+
+// Facts is what a machine tells of itself.
+type Facts struct {
+	Arch        string              `json:"arch"` // as Go names it: amd64, arm64
+	Hostname    string              `json:"hostname"`
+	BootID      string              `json:"boot_id"` // another one after every boot
+	Kernel      string              `json:"kernel"`
+	OS          OSRelease           `json:"os_release"`
+	Container   bool                `json:"container"`
+	MemoryMiB   int                 `json:"mem_mib"`
+	DiskFreeMiB map[string]int      `json:"disk_free_mib"` // by path asked; of a path that is not there: of its nearest parent
+	Paths       map[string]bool     `json:"paths"`         // by path asked: does it exist
+	Units       map[string]UnitFact `json:"units"`         // by unit asked
+	Interfaces  map[string][]string `json:"interfaces"`    // network interface → its addresses with prefix length
+	Time        time.Time           `json:"time"`          // the machine's clock when it answered
+}
+
+// OSRelease is from /etc/os-release.
+type OSRelease struct {
+	ID      string `json:"id"`      // debian, ubuntu
+	Version string `json:"version"` // VERSION_ID
+}
+
+// UnitFact is what systemd says of a unit.
+type UnitFact struct {
+	Load     string `json:"load"`    // loaded, not-found, masked
+	Active   string `json:"active"`  // active, activating, failed, inactive, …
+	Sub      string `json:"sub"`     // running, start, auto-restart, …
+	Enabled  string `json:"enabled"` // enabled, disabled, static, masked, …; empty where there is no unit file
+	Result   string `json:"result"`  // success, exit-code, …
+	MainPID  int    `json:"main_pid"`
+	Restarts int    `json:"restarts"`
 }

@@ -1,0 +1,130 @@
+package converger
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ID names the resource within its state: its kind and what it is about, as
+// "file /etc/hosts", "unit k3s.service", "swap". Changes carry it.
+func (r Resource) ID() string {
+	switch {
+	case r.File != nil:
+		return "file " + r.File.Path
+	case r.Directory != nil:
+		return "directory " + r.Directory.Path
+	case r.Absent != nil:
+		return "absent " + r.Absent.Path
+	case r.Link != nil:
+		return "link " + r.Link.Path
+	case r.Binary != nil:
+		return "binary " + r.Binary.Path
+	case r.Sysctl != nil:
+		return "sysctl " + r.Sysctl.Key
+	case r.Module != nil:
+		return "module " + r.Module.Name
+	case r.Swap != nil:
+		return "swap"
+	case r.Hostname != nil:
+		return "hostname"
+	case r.Package != nil:
+		return "package " + r.Package.Name
+	case r.Unit != nil:
+		return "unit " + r.Unit.Name
+	}
+	return ""
+}
+
+func (r Resource) hasTag(tags []string) bool {
+	return len(tags) == 0 || slices.ContainsFunc(r.Tags, func(t string) bool { return slices.Contains(tags, t) })
+}
+
+// IsChange reports whether the line is a difference, made or to be made, and
+// neither a notice nor only an error.
+func (c Change) IsChange() bool { return c.Action != "" }
+
+// Names are handed to programs as arguments or become parts of paths, so only
+// those that can be neither an option nor another path are taken.
+var (
+	unitName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:_.\\@-]*\.(service|socket|target|timer|mount|path|slice|swap|automount)$`)
+	packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]*(:[a-z0-9]+)?$`)
+	moduleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
+	sysctlKey   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_/-]*(\.[A-Za-z0-9_/-]+)+$`)
+	hostName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	hexDigest   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// validate checks the whole request before anything is read or written.
+func (q Request) validate() error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, r := range q.State.Resources {
+		id := r.ID()
+		switch {
+		case id == "":
+			errs = append(errs, fmt.Errorf("resource %d says nothing this converger knows", i))
+			continue
+		case seen[id]:
+			errs = append(errs, fmt.Errorf("%s: stands twice in the desired state", id))
+		}
+		seen[id] = true
+		if err := r.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", id, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r Resource) validate() error {
+	switch {
+	case r.File != nil:
+		return errors.Join(absolute(r.File.Path), mode(r.File.Mode))
+	case r.Directory != nil:
+		return errors.Join(absolute(r.Directory.Path), mode(r.Directory.Mode))
+	case r.Absent != nil:
+		return absolute(r.Absent.Path)
+	case r.Link != nil:
+		return absolute(r.Link.Path)
+	case r.Binary != nil:
+		return errors.Join(absolute(r.Binary.Path), absolute(r.Binary.Source), matches(hexDigest, r.Binary.SHA256, "SHA-256 digest"))
+	case r.Sysctl != nil:
+		return matches(sysctlKey, r.Sysctl.Key, "sysctl key")
+	case r.Module != nil:
+		return matches(moduleName, r.Module.Name, "module name")
+	case r.Hostname != nil:
+		return matches(hostName, r.Hostname.Name, "host name")
+	case r.Package != nil:
+		return matches(packageName, r.Package.Name, "package name")
+	case r.Unit != nil:
+		if r.Unit.Masked && (r.Unit.Enabled || r.Unit.Running) {
+			return errors.New("is masked, so it can be neither enabled nor running")
+		}
+		return matches(unitName, r.Unit.Name, "unit name")
+	}
+	return nil
+}
+
+func absolute(p string) error {
+	if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsAny(p, "\n\x00") {
+		return fmt.Errorf("%q is no absolute, clean path", p)
+	}
+	return nil
+}
+
+func mode(m uint32) error {
+	if m == 0 || m&^0o7777 != 0 {
+		return fmt.Errorf("%#o are no permission bits", m)
+	}
+	return nil
+}
+
+func matches(re *regexp.Regexp, s, what string) error {
+	if !re.MatchString(s) {
+		return fmt.Errorf("%q is no %s", s, what)
+	}
+	return nil
+}
