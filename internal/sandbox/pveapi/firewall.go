@@ -1,6 +1,7 @@
 package pveapi
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -45,6 +46,25 @@ type RuleGroup struct {
 	Rules   []Rule `json:"rules"`
 }
 
+// clone copies what a clone of a VM takes over.
+func (f *Firewall) clone() *Firewall {
+	c := newFirewall()
+	if f == nil {
+		return c
+	}
+	c.Options = maps.Clone(f.Options)
+	for _, r := range f.Rules {
+		c.Rules = append(c.Rules, maps.Clone(r))
+	}
+	for n, s := range f.IPSets {
+		c.IPSets[n] = &IPSet{Comment: s.Comment, Entries: slices.Clone(s.Entries)}
+	}
+	for n, a := range f.Aliases {
+		c.Aliases[n] = &Alias{CIDR: a.CIDR, Comment: a.Comment}
+	}
+	return c
+}
+
 func newFirewall() *Firewall {
 	return &Firewall{Options: map[string]string{}, IPSets: map[string]*IPSet{}, Aliases: map[string]*Alias{}, Groups: map[string]*RuleGroup{}}
 }
@@ -84,11 +104,11 @@ func scopes() []scope {
 		{
 			base: "/nodes/{node}/qemu/{vmid}/firewall", audit: "VM.Audit", modify: "VM.Config.Network",
 			find: func(s *Server, r *request) (*Firewall, error) {
-				vm, err := s.vm(r)
-				if err != nil {
-					return nil, err
+				id := r.vmid()
+				if s.state.VMFW[id] == nil {
+					s.state.VMFW[id] = newFirewall()
 				}
-				return vm.Firewall, nil
+				return s.state.VMFW[id], nil
 			},
 			options: []string{
 				"dhcp", "enable", "ipfilter", "log_level_in", "log_level_out", "macfilter", "ndp", "policy_in", "policy_out", "radv",

@@ -200,6 +200,7 @@ func (s *Server) fillClone(clone, src *VM, p clonePlan) error {
 			clone.Config["name"] = fmt.Sprintf("Copy-of-VM-%d", src.VMID)
 		}
 	}
+	s.state.VMFW[clone.VMID] = s.state.VMFW[src.VMID].clone()
 	return s.setOptions(clone, p.set)
 }
 

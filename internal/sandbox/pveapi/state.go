@@ -17,6 +17,9 @@ type State struct {
 	Tasks    []*Task              `json:"tasks"`   // oldest first
 	Firewall *Firewall            `json:"firewall"`
 	NodeFW   map[string]*Firewall `json:"node_firewall"`
+	// VMFW stands apart from the VMs, as in Proxmox: its calls neither ask
+	// whether the VM exists nor on which node it is.
+	VMFW map[int]*Firewall `json:"vm_firewall"`
 	// TicketKey signs login tickets, so they outlive a restart.
 	TicketKey []byte `json:"ticket_key"`
 }
@@ -40,7 +43,6 @@ type VM struct {
 	Booted    map[string]string    `json:"booted,omitempty"`
 	Snapshots map[string]*Snapshot `json:"snapshots,omitempty"`
 	Parent    string               `json:"parent,omitempty"` // the snapshot the current state descends from
-	Firewall  *Firewall            `json:"firewall"`
 }
 
 // Snapshot is a VM snapshot: the configuration at its time; the disks' content
@@ -91,7 +93,7 @@ type Task struct {
 func newState(ticketKey []byte) *State {
 	return &State{
 		Version: stateVersion, VMs: map[int]*VM{}, Pools: map[string]*Pool{}, Volumes: map[string]*Volume{},
-		Firewall: newFirewall(), NodeFW: map[string]*Firewall{}, TicketKey: ticketKey,
+		Firewall: newFirewall(), NodeFW: map[string]*Firewall{}, VMFW: map[int]*Firewall{}, TicketKey: ticketKey,
 	}
 }
 
@@ -105,9 +107,6 @@ func parseState(b []byte) (*State, error) {
 		return nil, fmt.Errorf("layout %d is not %d", st.Version, stateVersion)
 	}
 	for _, vm := range st.VMs {
-		if vm.Firewall == nil {
-			vm.Firewall = newFirewall()
-		}
 		if vm.Config == nil {
 			vm.Config = map[string]string{}
 		}
@@ -119,7 +118,7 @@ func parseState(b []byte) (*State, error) {
 }
 
 func newVM(id int, node string) *VM {
-	return &VM{VMID: id, Node: node, Config: map[string]string{}, Snapshots: map[string]*Snapshot{}, Firewall: newFirewall()}
+	return &VM{VMID: id, Node: node, Config: map[string]string{}, Snapshots: map[string]*Snapshot{}}
 }
 
 // vmids returns the identifiers of all VMs in ascending order.

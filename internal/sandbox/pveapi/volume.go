@@ -171,10 +171,11 @@ func (st *State) free(node, volid string) error {
 	return nil
 }
 
-// forget removes a VM with its disks, without asking anybody.
+// forget removes a VM with its disks and its firewall, without asking anybody.
 func (st *State) forget(vmid int) {
 	vm := st.VMs[vmid]
 	delete(st.VMs, vmid)
+	delete(st.VMFW, vmid)
 	for k, v := range st.Volumes {
 		if v.VMID == vmid && v.Content == "images" && (vm == nil || v.Node == vm.Node || v.Node == "") {
 			delete(st.Volumes, k)
