@@ -1,12 +1,13 @@
+// The stand-in for K3s: its control plane and its contract with the outside,
+// for machines where no K3s release can be had. See the module's README.
 package main
 
 import (
-	_ "go.etcd.io/etcd/server/v3/embed"
-	_ "go.etcd.io/etcd/etcdutl/v3/snapshot"
-	_ "k8s.io/kubectl/pkg/cmd"
-	_ "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	_ "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	_ "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	"os"
+
+	"github.com/k3lab/k3lab/standin/internal/command"
 )
 
-func main() {}
+func main() {
+	os.Exit(command.Main(os.Args))
+}
