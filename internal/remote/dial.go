@@ -1,0 +1,210 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/k3lab/k3lab/internal/fault"
+)
+
+const (
+	handshakeTimeout = 20 * time.Second // a machine that boots is slow
+	retryFirst       = 100 * time.Millisecond
+	retryMost        = time.Second
+)
+
+// ciphers: AES-GCM first, which today's processors do in hardware.
+var ciphers = []string{
+	ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES128CTR, ssh.CipherAES256CTR,
+}
+
+// Dial connects to the machine. As long as it does not answer, it is tried again
+// until ctx ends; a refused key only for the time Options allow. Everything else
+// is an error at once.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	o = o.withDefaults()
+	var refusedSince time.Time
+	told, pause := "", retryFirst
+	for {
+		c, err := dialOnce(ctx, o)
+		if err == nil {
+			return c, nil
+		}
+		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) && told != "" {
+			err = errors.New(told) // what was waited for says more than that it was ended
+		}
+		if ctx.Err() != nil {
+			return nil, gaveUp(ctx, o, err)
+		}
+		switch {
+		case refused(err):
+			if refusedSince.IsZero() {
+				refusedSince = time.Now()
+			}
+			if time.Since(refusedSince) >= o.AuthGrace {
+				return nil, fault.New(fault.Unreachable, o.Machine, "the key the machine was made with, see access in ansible/group_vars/all.yaml",
+					"ssh %s: the machine accepts no key of %s for user %s: %w", o.Address, keyNames(o), o.User, err)
+			}
+		case !transient(err):
+			return nil, fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, err)
+		default:
+			refusedSince = time.Time{}
+		}
+		if why := cause(err); why != told {
+			told = why
+			o.OnWait(why)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, gaveUp(ctx, o, err)
+		case <-time.After(pause):
+			pause = min(2*pause, retryMost)
+		}
+	}
+}
+
+func gaveUp(ctx context.Context, o Options, last error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, context.Cause(ctx))
+	}
+	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: no answer in time: %s", o.Address, cause(last))
+}
+
+func dialOnce(ctx context.Context, o Options) (*Client, error) {
+	auth, done, err := authentication(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	connectCtx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+	defer cancel()
+	conn, err := o.Via(connectCtx, "tcp", o.Address)
+	if err != nil {
+		return nil, err
+	}
+	// The handshake knows no context: ending it means closing the connection.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	keys := hostKeys{file: o.KnownHosts, machine: o.Machine}
+	config := &ssh.ClientConfig{
+		Config:            ssh.Config{Ciphers: ciphers},
+		User:              o.User,
+		Auth:              []ssh.AuthMethod{auth},
+		HostKeyCallback:   keys.check,
+		HostKeyAlgorithms: keys.algorithms(o.Address),
+	}
+	sshConn, channels, requests, err := ssh.NewClientConn(conn, o.Address, config)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		sshConn.Close()
+		return nil, err
+	}
+	return newClient(ssh.NewClient(sshConn, channels, requests), o), nil
+}
+
+// authentication offers the key of the file first, then those of the agent.
+func authentication(ctx context.Context, o Options) (ssh.AuthMethod, func(), error) {
+	var signers []ssh.Signer
+	done := func() {}
+	var keyErr error
+	if o.KeyFile != "" {
+		text, err := os.ReadFile(o.KeyFile)
+		if err == nil {
+			var signer ssh.Signer
+			if signer, err = ssh.ParsePrivateKey(text); err == nil {
+				signers = append(signers, signer)
+			}
+		}
+		var locked *ssh.PassphraseMissingError
+		if errors.As(err, &locked) {
+			err = errors.New("has a passphrase")
+		}
+		keyErr = err
+	}
+	if socket := os.Getenv("SSH_AUTH_SOCK"); socket != "" {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+			done = func() { conn.Close() }
+			if more, err := agent.NewClient(conn).Signers(); err == nil {
+				signers = append(signers, more...)
+			}
+		}
+	}
+	if len(signers) > 0 {
+		return ssh.PublicKeys(signers...), done, nil
+	}
+	done()
+	if keyErr == nil {
+		keyErr = fs.ErrNotExist
+	}
+	return nil, nil, fault.New(fault.Invalid, o.Machine, "ssh-add, or a key file without a passphrase", "no usable SSH key: %s: %w", keyNames(o), keyErr)
+}
+
+func keyNames(o Options) string {
+	if os.Getenv("SSH_AUTH_SOCK") == "" {
+		return o.KeyFile
+	}
+	return strings.TrimPrefix(o.KeyFile+" and the SSH agent", " and ")
+}
+
+// refused reports whether the machine took none of the keys. The library has no
+// type for it.
+func refused(err error) bool {
+	return strings.Contains(err.Error(), "ssh: unable to authenticate") || strings.Contains(err.Error(), "Too many authentication failures")
+}
+
+// transient reports whether a machine that boots, or is restarted, may fail so.
+func transient(err error) bool {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return false
+	}
+	for _, e := range []error{
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, io.EOF, io.ErrUnexpectedEOF,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.IsTemporary
+	}
+	var timed net.Error
+	return errors.As(err, &timed) && timed.Timeout()
+}
+
+// cause says in a word or two why there is no connection yet.
+func cause(err error) string {
+	var errno syscall.Errno
+	var timed net.Error
+	switch {
+	case refused(err):
+		return "key not accepted yet"
+	case errors.As(err, &errno):
+		return errno.Error()
+	case errors.Is(err, io.EOF):
+		return "connection closed during the handshake"
+	case errors.As(err, &timed) && timed.Timeout():
+		return "no answer"
+	}
+	return err.Error()
+}
