@@ -49,6 +49,11 @@ func (s *Server) setDisk(vm *VM, key, value string) error {
 	delete(d, "format")
 	s.detach(vm, key, d["file"])
 	vm.Config[key] = d.print("file")
+	for _, k := range sortedKeys(vm.Config) { // it is in use again
+		if strings.HasPrefix(k, "unused") && vm.Config[k] == d["file"] {
+			delete(vm.Config, k)
+		}
+	}
 	return nil
 }
 

@@ -80,6 +80,17 @@ func (c *cluster) getJSON(t *testing.T, path string, into any) {
 	}
 }
 
+// remove deletes what a path names and waits for the task.
+func (c *cluster) remove(t *testing.T, path string) {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	var upid proxmox.UPID
+	if err := c.goClient(t).Delete(ctx, path, &upid); err != nil {
+		t.Fatal(err)
+	}
+	waitTask(ctx, t, proxmox.NewTask(upid, c.goClient(t)))
+}
+
 // leftovers lists every VM, volume, pool, security group, ipset and alias.
 func (c *cluster) leftovers(t *testing.T) []string {
 	t.Helper()
