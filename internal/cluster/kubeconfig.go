@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"k8s.io/client-go/tools/clientcmd"
@@ -77,4 +81,32 @@ func MergeKubeconfig(path string, content []byte, use bool) error {
 		return fmt.Errorf("kubeconfig: %w", err)
 	}
 	return WriteKubeconfig(path, text)
+}
+
+// StillGood reports whether a kept kubeconfig leads to the same cluster as a
+// fresh one and its client certificate is good for another month. The
+// certificates themselves differ: each server issues its own.
+func StillGood(kept, fresh []byte, now time.Time) bool {
+	a, err := clientcmd.Load(kept)
+	if err != nil {
+		return false
+	}
+	b, err := clientcmd.Load(fresh)
+	if err != nil {
+		return false
+	}
+	name := b.CurrentContext
+	ca, cb, user := a.Clusters[name], b.Clusters[name], a.AuthInfos[name]
+	if a.CurrentContext != name || ca == nil || cb == nil || user == nil || a.Contexts[name] == nil {
+		return false
+	}
+	if ca.Server != cb.Server || !bytes.Equal(ca.CertificateAuthorityData, cb.CertificateAuthorityData) {
+		return false
+	}
+	block, _ := pem.Decode(user.ClientCertificateData)
+	if block == nil {
+		return false
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	return err == nil && cert.NotAfter.After(now.AddDate(0, 1, 0))
 }

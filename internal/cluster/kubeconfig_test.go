@@ -1,9 +1,16 @@
 package cluster_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
@@ -103,5 +110,59 @@ func TestMergeKubeconfigIntoNothing(t *testing.T) {
 	}
 	if c, err := clientcmd.LoadFromFile(path); err != nil || c.CurrentContext != "home" {
 		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// certified is a kubeconfig as a server writes it, with a client certificate
+// of its own that ends at the given time.
+func certified(t *testing.T, ca string, end time.Time) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := clientcmd.Load([]byte(onServer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Clusters["default"].CertificateAuthorityData = []byte(ca)
+	c.AuthInfos["default"].ClientCertificateData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	text, err := clientcmd.Write(*c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cluster.Kubeconfig(text, "https://192.0.2.10:6443", "home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestStillGood(t *testing.T) {
+	now := time.Now()
+	fresh := certified(t, "CA", now.AddDate(1, 0, 0))
+	tests := map[string]struct {
+		kept []byte
+		want bool
+	}{
+		"the same":                         {fresh, true},
+		"issued by another server":         {certified(t, "CA", now.AddDate(0, 6, 0)), true},
+		"ends soon":                        {certified(t, "CA", now.AddDate(0, 0, 20)), false},
+		"of a cluster that was there once": {certified(t, "other CA", now.AddDate(1, 0, 0)), false},
+		"of another lab":                   {[]byte(users), false},
+		"no kubeconfig":                    {[]byte("{"), false},
+		"no certificate":                   {[]byte(onServer), false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := cluster.StillGood(tt.kept, fresh, now); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
 	}
 }

@@ -1,0 +1,151 @@
+package tfprovider
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/tfsdk"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"golang.org/x/crypto/ssh"
+)
+
+// sshKey is resource k3lab_ssh_key: the key pair to log in with. Its private
+// half is in a file and in the secrets file, never in the state.
+//
+// Destroying it removes the files and leaves the secret: machines made outside
+// this state may know the key, and a lab that is made again logs in as before.
+type sshKey struct{}
+
+type sshKeyModel struct {
+	PrivateKeyPath  types.String `tfsdk:"private_key_path"`
+	SecretsFile     types.String `tfsdk:"secrets_file"`
+	ExistingKeyFile types.String `tfsdk:"existing_key_file"`
+	UserPublicKeys  types.List   `tfsdk:"user_public_keys"`
+	PublicKey       types.String `tfsdk:"public_key"`
+	AuthorizedKeys  types.List   `tfsdk:"authorized_keys"`
+	Fingerprint     types.String `tfsdk:"fingerprint"`
+}
+
+func (*sshKey) Metadata(_ context.Context, _ resource.MetadataRequest, resp *resource.MetadataResponse) {
+	resp.TypeName = "k3lab_ssh_key"
+}
+
+func (*sshKey) Schema(_ context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
+	keep := []planmodifier.String{stringplanmodifier.UseStateForUnknown()}
+	resp.Schema = schema.Schema{
+		Description: "The key pair to log in with.",
+		Attributes: map[string]schema.Attribute{
+			"private_key_path":  schema.StringAttribute{Required: true, Description: "Where the private key is kept, 0600; the public one beside it."},
+			"secrets_file":      schema.StringAttribute{Required: true, Description: "The SOPS file that keeps the private key for other computers."},
+			"existing_key_file": schema.StringAttribute{Optional: true, Description: "A private key of the user's; then none is made."},
+			"user_public_keys":  schema.ListAttribute{Optional: true, ElementType: types.StringType, Description: "The user's own public keys."},
+			"public_key":        schema.StringAttribute{Computed: true, PlanModifiers: keep, Description: "As in authorized_keys."},
+			"authorized_keys":   schema.ListAttribute{Computed: true, ElementType: types.StringType, Description: "Who may log in: the user's own keys first."},
+			"fingerprint":       schema.StringAttribute{Computed: true, PlanModifiers: keep, Description: "SHA-256 fingerprint of the key pair."},
+		},
+	}
+}
+
+// ModifyPlan computes what can be known now, so that a plan shows it and what
+// depends on it does not become unknown.
+func (*sshKey) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+	if req.Plan.Raw.IsNull() {
+		return // destroy
+	}
+	var m sshKeyModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() || m.PrivateKeyPath.IsUnknown() || m.ExistingKeyFile.IsUnknown() || m.UserPublicKeys.IsUnknown() {
+		return
+	}
+	public, err := m.pair().restore()
+	switch {
+	case errors.Is(err, errKeyLost) && req.State.Raw.IsNull():
+		return // it will be made
+	case err != nil:
+		fail(&resp.Diagnostics, err)
+		return
+	}
+	resp.Diagnostics.Append(m.compute(ctx, public)...)
+	resp.Diagnostics.Append(resp.Plan.Set(ctx, &m)...)
+}
+
+func (*sshKey) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+	put(ctx, req.Plan, &resp.State, &resp.Diagnostics, keyPair.create)
+}
+
+func (*sshKey) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	put(ctx, req.Plan, &resp.State, &resp.Diagnostics, keyPair.create)
+}
+
+func (*sshKey) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+	var m sshKeyModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	public, err := m.pair().restore()
+	if err != nil {
+		fail(&resp.Diagnostics, err)
+		return
+	}
+	resp.Diagnostics.Append(m.compute(ctx, public)...)
+	resp.Diagnostics.Append(resp.State.Set(ctx, &m)...)
+}
+
+func (*sshKey) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+	var m sshKeyModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() || m.ExistingKeyFile.ValueString() != "" {
+		return
+	}
+	for _, path := range []string{m.PrivateKeyPath.ValueString(), m.PrivateKeyPath.ValueString() + ".pub"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			resp.Diagnostics.AddError("k3lab_ssh_key: the key file could not be removed", err.Error())
+		}
+	}
+}
+
+func put(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, diags *diag.Diagnostics, get func(keyPair) (ssh.PublicKey, error)) {
+	var m sshKeyModel
+	diags.Append(plan.Get(ctx, &m)...)
+	if diags.HasError() {
+		return
+	}
+	public, err := get(m.pair())
+	if err != nil {
+		fail(diags, err)
+		return
+	}
+	diags.Append(m.compute(ctx, public)...)
+	diags.Append(state.Set(ctx, &m)...)
+}
+
+func (m *sshKeyModel) pair() keyPair {
+	return keyPair{m.PrivateKeyPath.ValueString(), m.SecretsFile.ValueString(), m.ExistingKeyFile.ValueString()}
+}
+
+func (m *sshKeyModel) compute(ctx context.Context, public ssh.PublicKey) diag.Diagnostics {
+	var users []string
+	diags := m.UserPublicKeys.ElementsAs(ctx, &users, true)
+	keys, err := authorized(users, public)
+	if err != nil {
+		fail(&diags, err)
+		return diags
+	}
+	list, d := types.ListValueFrom(ctx, types.StringType, keys)
+	diags.Append(d...)
+	m.PublicKey, m.AuthorizedKeys = types.StringValue(line(public)), list
+	m.Fingerprint = types.StringValue(ssh.FingerprintSHA256(public))
+	return diags
+}
+
+func fail(diags *diag.Diagnostics, err error) {
+	diags.AddError("k3lab_ssh_key: the key pair to log in with", err.Error())
+}
