@@ -108,7 +108,7 @@ func outputs(plan *tfjson.Plan) []step.Change {
 	var out []step.Change
 	for name, c := range plan.OutputChanges {
 		if act := action(c); act != "" {
-			out = append(out, step.Change{Layer: layer, Object: "workspace", Resource: "output " + name, Action: act})
+			out = append(out, describe(subject{object: "workspace", resource: "output " + name}, act, &tfjson.ResourceChange{Change: c}))
 		}
 	}
 	slices.SortFunc(out, func(a, b step.Change) int { return cmp.Compare(a.Resource, b.Resource) })

@@ -120,15 +120,18 @@ func rules() []rule {
 		says(`hostname lookup '([^']+)' failed|no such cluster node '([^']+)'`, failed(fault.Invalid, "name it as pvesh get /nodes does, in terraform/vars/proxmox.yaml", "endpoint $endpoint has no hypervisor $1$2")),
 		says(`storage '([^']+)' (?:does not exist|is not available on node '([^']+)'|does not support (?:content-type|vm images|content type)[^\n]*)`, failed(fault.Invalid, "pvesm status on the hypervisor, then set storage or image_storage in $setting", "storage $1 cannot be used there")),
 		says(`bridge '?([A-Za-z0-9._-]+)'? does not exist`, failed(fault.Invalid, "set bridge in terraform/vars/network.yaml", "the hypervisor has no bridge $1")),
-		says(`(?:VM (\d+) already exists|config file already exists|unable to create VM (\d+))`, failed(fault.Invalid, "choose another vmid in $setting, or remove that VM", "a VM that is not of this lab has its VM ID")),
+		says(`VM \d+ already exists|config file already exists`, failed(fault.Invalid, "choose another vmid in $setting, or remove that VM", "a VM that is not of this lab has its VM ID")),
 		says(`no space left|not enough free space|insufficient free space|out of space|data space full`, failed(fault.Failed, "pvesm status on the hypervisor; free some space or set another storage in $setting", "the storage is full")),
 		says(`VM is locked \(([^)]+)\)|can't lock file '[^']*/lock-(\d+)\.conf'`, failed(fault.Failed, "wait for that task to end, or qm unlock it in Proxmox", "the VM is busy with another task of Proxmox ($1$2)")),
 		says(`Configuration file '[^']*/([^/']+)/qemu-server/(\d+)\.conf' does not exist`, failed(fault.Invalid, "set template_vmid in terraform/vars/proxmox.yaml to a template on $1", "there is no VM $2 on $1")),
 		says(`checksum mismatch|checksum verification failed|wrong checksum`, failed(fault.Invalid, "set image.checksum in terraform/vars/proxmox.yaml to what the publisher states", "the downloaded image does not match its checksum")),
 		says(`query-url-metadata|error initiating file download|Could not download file '([^']+)'`, failed(fault.Failed, "check image.url in terraform/vars/proxmox.yaml from the hypervisor", "the hypervisor cannot download the image")),
+		says(`pool '?([^']+?)'? is not empty`, failed(fault.Invalid, "put pool back in terraform/vars/proxmox.yaml, or take what is in it out in Proxmox", "pool $1 still has members")),
 		says(`shrinking disks is not supported|requested size \([^)]*\) is lower than current size \(([^)]*)\)`, failed(fault.Invalid, "raise disk_gib in $setting", "its disk_gib is smaller than the disk of the template")),
 		says(`Provider configuration not present`, failed(fault.Invalid, "put the endpoint back, disable its machines, run k3lab up, then remove it", "an endpoint was removed that still carries machines")),
-		says(`Failed to query available provider packages|could not connect to registry|Failed to install provider`, failed(fault.Unreachable, "check the connection to the registry, or give a mirror: K3LAB_PROVIDER_MIRROR", "the Terraform providers cannot be installed")),
+		says(`(?:Failed to query available provider packages|Failed to install provider)\s+(.*?)(?:\n\n|$)`, func(_ place, m []string) error {
+			return fault.New(fault.Unreachable, "terraform", "check the connection to the registry, or give a mirror: K3LAB_PROVIDER_MIRROR", "%s", oneLine(m[1]))
+		}),
 	}
 }
 

@@ -121,11 +121,12 @@ func linkPlugin(plugins string, opts Options) error {
 }
 
 // pluginVersion is the version under which Terraform knows the binary: three
-// numbers, because a pre-release is never chosen without being asked for.
+// numbers, because a pre-release is never chosen without being asked for, and
+// not all zero, which Terraform takes for none at all.
 func pluginVersion(s string) string {
 	v, err := version.NewVersion(s)
-	if err != nil {
-		return "0.0.0"
+	if err != nil || v.Core().String() == "0.0.0" {
+		return "0.0.1"
 	}
 	return v.Core().String()
 }

@@ -52,8 +52,9 @@ func TestPluginVersion(t *testing.T) {
 	tests := map[string]string{
 		"v1.2.3":            "1.2.3",
 		"1.2.3-rc1+g0badc0": "1.2.3",
-		"dev":               "0.0.0",
-		"":                  "0.0.0",
+		"0.0.0":             "0.0.1",
+		"dev":               "0.0.1",
+		"":                  "0.0.1",
 	}
 	for in, want := range tests {
 		if got := pluginVersion(in); got != want {

@@ -19,7 +19,7 @@ resource "proxmox_virtual_environment_vm" "machine" {
     vm_id        = coalesce(each.value.template_vmid, var.hypervisors[each.value.hypervisor].template_vmid)
     datastore_id = coalesce(each.value.storage, var.hypervisors[each.value.hypervisor].storage)
     full         = true
-    retries      = 3
+    retries      = 2
   }
 
   # Addresses are fixed, so nothing has to ask the guest agent, and no run waits
@@ -91,12 +91,13 @@ resource "proxmox_virtual_environment_vm" "machine" {
   }
 
   lifecycle {
-    # A machine outlives the template it came from, and the user and keys of its
-    # first boot belong to the platform layer afterwards. Nothing here may ever
-    # be a reason to make the machine anew.
+    # A machine outlives the template it came from; the user and keys of its
+    # first boot belong to the platform layer afterwards; the provider sets the
+    # pool but never reads it. None of it may be a reason to touch a machine.
     ignore_changes = [
       clone,
       initialization[0].user_account,
+      pool_id,
     ]
   }
 

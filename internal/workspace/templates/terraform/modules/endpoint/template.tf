@@ -52,6 +52,7 @@ resource "proxmox_virtual_environment_vm" "template" {
   started   = false
   on_boot   = false
 
+  boot_order = ["scsi0"]
   disk {
     datastore_id = each.value.storage
     interface    = "scsi0"

@@ -1,0 +1,460 @@
+package infra_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"text/template"
+
+	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/infra"
+	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/sandbox/pveapi"
+	"github.com/k3lab/k3lab/internal/step"
+	"github.com/k3lab/k3lab/internal/tfprovider"
+)
+
+// TestMain makes the test binary serve provider k3lab, as the k3lab binary does.
+func TestMain(m *testing.M) {
+	if tfprovider.IsPlugin() {
+		if err := tfprovider.Serve(context.Background(), "0.1.0"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// rig is a workspace and the Proxmox it is for. The settings files are written
+// from the fields of settings, so that a test changes a field and plans again.
+type rig struct {
+	t        *testing.T
+	dir      string
+	settings settings
+	server   *pveapi.Server
+	serving  context.CancelFunc
+	address  string
+	tokens   map[string]string
+	identity *age.X25519Identity
+	binary   string // the terraform to use; empty: from PATH
+	events   *events
+}
+
+// settings is what the tests vary of a lab of two servers, an agent with a data
+// disk, a disabled machine, a metal one and one that is no node.
+type settings struct {
+	URL, CAFile     string
+	DiskGiB         int
+	MemoryMiB       int
+	AgentDiskGiB    int
+	ServerVMID      int
+	Server2         string // hypervisor
+	AgentEnabled    bool
+	Checksum        string
+	ImageDate       string
+	Storage, Bridge string
+	MAC             string
+	Keys            string // one more public key of the user
+}
+
+const administrator = "root@pam!test=00000000-0000-4000-8000-000000000000"
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs terraform")
+	}
+	if _, err := exec.LookPath("terraform"); err != nil {
+		if _, err := exec.LookPath("tofu"); err != nil {
+			t.Skip("neither terraform nor tofu is in PATH")
+		}
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{
+		t: t, dir: t.TempDir(), identity: identity, events: &events{}, address: "127.0.0.1:0",
+		tokens: map[string]string{"home": administrator},
+		settings: settings{
+			CAFile: "terraform/ca/home.pem", DiskGiB: 8, MemoryMiB: 2048, AgentDiskGiB: 20, ServerVMID: 201,
+			Server2: "pve2", AgentEnabled: true, Checksum: strings.Repeat("ab", 64), ImageDate: "20260110",
+			Storage: "local-lvm", Bridge: "vmbr0",
+		},
+	}
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("TF_CLI_ARGS_plan", "-destroy") // must not reach terraform
+	r.start()
+	templates := "../workspace/templates/terraform"
+	if err := os.CopyFS(filepath.Join(r.dir, "terraform"), os.DirFS(templates)); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(r.server.CAFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("terraform/ca/home.pem", string(ca), 0o644)
+	r.write("terraform/providers.k3lab.tf", infra.ProvidersFile(r.lab()), 0o644)
+	r.write("key", privateKey(t), 0o600)
+	return r
+}
+
+// start serves the API on the address it had before, if any.
+func (r *rig) start() {
+	r.t.Helper()
+	stateDir := filepath.Join(r.dir, ".sim")
+	server, err := pveapi.Open(pveapi.Options{
+		StateDir:    stateDir,
+		Hypervisors: []pveapi.Hypervisor{{Name: "pve1", MemoryMiB: 32768, Cores: 8}, {Name: "pve2", MemoryMiB: 32768, Cores: 8}},
+		Token:       pveapi.Token{User: "root@pam", ID: "test", Secret: "00000000-0000-4000-8000-000000000000"},
+		Log:         func(format string, args ...any) { r.t.Logf("api: "+format, args...) },
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", r.address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	r.server, r.address = server, listener.Addr().String()
+	r.settings.URL = "https://" + r.address
+	stopped := sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			r.t.Errorf("serve: %v", err)
+		}
+		server.Close()
+	})
+	r.serving = stopped
+	r.t.Cleanup(stopped)
+}
+
+// stop takes the API down.
+func (r *rig) stop() { r.serving() }
+
+func (r *rig) faults(f pveapi.Faults) {
+	r.t.Helper()
+	if err := r.server.SetFaults(f); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) write(name, text string, mode fs.FileMode) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+var settingsFiles = map[string]string{
+	"terraform/vars/nodes.yaml": `
+defaults:
+  memory_mib: {{.MemoryMiB}}
+  disk_gib: {{.DiskGiB}}
+machines:
+  server-1: {role: master, hypervisor: pve1, vmid: {{.ServerVMID}}, ip: 192.0.2.11{{if .MAC}}, mac: "{{.MAC}}"{{end}}}
+  server-2: {role: server, hypervisor: {{.Server2}}, vmid: 202, ip: 192.0.2.12}
+  agent-1:
+    hypervisor: pve2
+    vmid: 203
+    ip: 192.0.2.13
+    balloon_mib: 1024
+    vlan: 150
+    enabled: {{.AgentEnabled}}
+    labels: {tier: 1}
+    extra_disks: [{size_gib: {{.AgentDiskGiB}}, serial: DATA01, mount: /srv/data}]
+  spare: {role: agent, hypervisor: pve2, vmid: 204, ip: 192.0.2.14, enabled: false}
+  metal: {role: agent, hypervisor: none, ip: 192.0.2.15}
+  balancer: {role: none, hypervisor: pve1, vmid: 206, ip: 192.0.2.16}
+`,
+	"terraform/vars/network.yaml": `
+bridge: {{.Bridge}}
+cidr: 192.0.2.0/24
+gateway: 192.0.2.1
+dns_servers: [192.0.2.1]
+search_domain: lab.example
+`,
+	"terraform/vars/proxmox.yaml": `
+endpoints:
+  home: {url: "{{.URL}}"{{with .CAFile}}, ca_file: {{.}}{{end}}}
+hypervisors:
+  pve1: {endpoint: home, storage: {{.Storage}}, image_storage: local, template_vmid: 9001}
+  pve2: {endpoint: home, storage: {{.Storage}}, image_storage: local, template_vmid: 9002}
+pool: k3lab
+image:
+  url: https://images.example/{{.ImageDate}}/debian-13-genericcloud-amd64.qcow2
+  checksum: {{.Checksum}}
+  checksum_algorithm: sha512
+  file_name: debian-13-{{.ImageDate}}.qcow2
+`,
+	"ansible/group_vars/all.yaml": `
+lab_name: test
+access:
+  user: k3lab
+  public_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJq0xEwyRZQaiqMuBpy4TApSi2aNIHqvRhWHVP8eXIOz me@pc"{{if .Keys}}, "{{.Keys}}"{{end}}]
+  key_file: key
+`,
+}
+
+// privateKey makes a key pair's private half.
+func privateKey(t *testing.T) string {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(block))
+}
+
+// lab writes the settings files and returns them as package config does.
+func (r *rig) lab() *config.Lab {
+	r.t.Helper()
+	for name, text := range settingsFiles {
+		var out strings.Builder
+		if err := template.Must(template.New(name).Parse(text)).Execute(&out, r.settings); err != nil {
+			r.t.Fatal(err)
+		}
+		r.write(name, out.String(), 0o644)
+	}
+	ip := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
+	s := r.settings
+	return &config.Lab{
+		Name: "test",
+		Machines: []*config.Machine{
+			{Name: "server-1", Role: config.RoleServer, Enabled: true, Hypervisor: "pve1", VMID: s.ServerVMID, IP: ip(11)},
+			{Name: "server-2", Role: config.RoleServer, Enabled: true, Hypervisor: s.Server2, VMID: 202, IP: ip(12)},
+			{Name: "agent-1", Role: config.RoleAgent, Enabled: s.AgentEnabled, Hypervisor: "pve2", VMID: 203, IP: ip(13)},
+			{Name: "spare", Role: config.RoleAgent, Hypervisor: "pve2", VMID: 204, IP: ip(14)},
+			{Name: "metal", Role: config.RoleAgent, Enabled: true, Hypervisor: config.HypervisorNone, IP: ip(15)},
+			{Name: "balancer", Role: config.RoleNone, Enabled: true, Hypervisor: "pve1", VMID: 206, IP: ip(16)},
+		},
+		Proxmox: config.Proxmox{
+			Endpoints: []config.Endpoint{{Name: "home", URL: s.URL, CAFile: s.CAFile, Hypervisors: []string{"pve1", "pve2"}}},
+			Hypervisors: map[string]config.Hypervisor{
+				"pve1": {Name: "pve1", Endpoint: "home", Storage: s.Storage, ImageStorage: "local", TemplateVMID: 9001},
+				"pve2": {Name: "pve2", Endpoint: "home", Storage: s.Storage, ImageStorage: "local", TemplateVMID: 9002},
+			},
+			Pool: "k3lab",
+		},
+	}
+}
+
+func (r *rig) options() infra.Options {
+	r.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	mirror := os.Getenv("K3LAB_PROVIDER_MIRROR")
+	if mirror == "" {
+		if _, err := os.Stat("../../bin/mirror"); err == nil {
+			mirror = "../../bin/mirror"
+		}
+	}
+	return infra.Options{
+		Dir: r.dir, Lab: r.lab(), Tokens: r.tokens, PluginBinary: self, Version: "0.1.0", Binary: r.binary,
+		Mirror: mirror, Recipients: []age.Recipient{r.identity.Recipient()}, VMs: r,
+	}
+}
+
+func (r *rig) terraform() *infra.Terraform {
+	r.t.Helper()
+	tf, err := infra.New(r.options())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := tf.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return tf
+}
+
+// plan returns the planned changes, one line each, and the error's text.
+func (r *rig) plan() ([]string, error) {
+	r.t.Helper()
+	changes, err := infra.Provision(r.terraform()).Plan(r.t.Context(), r.events)
+	return lines(changes), err
+}
+
+// up plans and applies as an operation does, and returns what was planned.
+func (r *rig) up(ctx context.Context) ([]string, error) {
+	r.t.Helper()
+	steps := step.Sequence{infra.Provision(r.terraform())}
+	plan, err := steps.Plan(ctx, r.events)
+	if err != nil {
+		return nil, err
+	}
+	return lines(plan.Changes()), steps.Apply(ctx, r.events, plan)
+}
+
+func (r *rig) mustUp() []string {
+	r.t.Helper()
+	planned, err := r.up(r.t.Context())
+	if err != nil {
+		r.t.Fatalf("up: %v", err)
+	}
+	return planned
+}
+
+// destroy removes the lab as an operation does.
+func (r *rig) destroy() {
+	r.t.Helper()
+	steps := step.Sequence{infra.Remove(r.terraform())}
+	plan, err := steps.Plan(r.t.Context(), r.events)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := steps.Apply(r.t.Context(), r.events, plan); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func lines(changes []step.Change) []string {
+	var out []string
+	for _, c := range changes {
+		out = append(out, strings.Join(strings.Fields(fmt.Sprintf("%s %s %s: %s", c.Action, c.Object, c.Resource, c.Detail)), " "))
+	}
+	return out
+}
+
+// api calls the API as a user with the administrator's token does by hand.
+func (r *rig) api(method, path string, form url.Values, data any) {
+	r.t.Helper()
+	if err := r.call(method, path, form, data); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) call(method, path string, form url.Values, data any) error {
+	ca, err := os.ReadFile(r.server.CAFile())
+	if err != nil {
+		return err
+	}
+	client := trusting(ca)
+	request, err := http.NewRequest(method, "https://"+r.address+"/api2/json"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "PVEAPIToken="+administrator)
+	if form != nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", method, path, response.Status)
+	}
+	answer := struct{ Data any }{data}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return err
+	}
+	return nil
+}
+
+// task calls the API and waits for the task the call starts.
+func (r *rig) task(node, method, path string, form url.Values) {
+	r.t.Helper()
+	var upid string
+	r.api(method, path, form, &upid)
+	for r.t.Context().Err() == nil {
+		var status struct{ Status, Exitstatus string }
+		r.api(http.MethodGet, "/nodes/"+node+"/tasks/"+url.PathEscape(upid)+"/status", nil, &status)
+		if status.Status == "stopped" {
+			if status.Exitstatus != "OK" {
+				r.t.Fatalf("%s %s: %s", method, path, status.Exitstatus)
+			}
+			return
+		}
+	}
+}
+
+type listedVM struct {
+	VMID               int
+	Name, Node, Status string
+	Pool               string
+}
+
+func (r *rig) vms() (map[int]listedVM, error) {
+	var list []listedVM
+	if err := r.call(http.MethodGet, "/cluster/resources?type=vm", nil, &list); err != nil {
+		return nil, err
+	}
+	out := map[int]listedVM{}
+	for _, vm := range list {
+		out[vm.VMID] = vm
+	}
+	return out, nil
+}
+
+// Find and HasPool make the rig what infra looks for VMs through.
+func (r *rig) Find(_ context.Context, _ string, vmid int) (infra.VM, bool, error) {
+	all, err := r.vms()
+	vm, ok := all[vmid]
+	return infra.VM{Name: vm.Name, Hypervisor: vm.Node, Pool: vm.Pool}, ok, err
+}
+
+func (r *rig) HasPool(_ context.Context, _, pool string) (bool, error) {
+	var pools []struct{ PoolID string }
+	err := r.call(http.MethodGet, "/pools", nil, &pools)
+	for _, p := range pools {
+		if p.PoolID == pool {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// events keeps what is reported.
+type events struct {
+	mu    sync.Mutex
+	all   []report.Event
+	watch func(report.Event)
+}
+
+func (e *events) Report(event report.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+	if e.watch != nil {
+		e.watch(event)
+	}
+}
