@@ -120,18 +120,10 @@ func (s *Server) nodeBrief(h *Hypervisor) object {
 	}
 	o := object{
 		"id": "node/" + h.Name, "node": h.Name, "type": "node", "status": "online", "level": "", "cpu": 0.01, "maxcpu": h.Cores,
-		"mem": mem, "maxmem": int64(h.MemoryMiB) << 20, "uptime": max(1, s.now()-s.state.bootTime()), "ssl_fingerprint": s.certs.fingerprint(),
+		"mem": mem, "maxmem": int64(h.MemoryMiB) << 20, "uptime": max(1, s.now()-s.state.Created), "ssl_fingerprint": s.certs.fingerprint(),
 	}
 	if st, err := h.storage("local"); err == nil {
 		o["disk"], o["maxdisk"] = min(s.state.used(h.Name, st), st.SizeBytes), st.SizeBytes
 	}
 	return o
-}
-
-// bootTime is when the first task ran, near enough to when the node booted.
-func (st *State) bootTime() int64 {
-	if len(st.Tasks) > 0 {
-		return st.Tasks[0].Start
-	}
-	return 0
 }

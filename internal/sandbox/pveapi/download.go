@@ -2,6 +2,7 @@ package pveapi
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"path"
@@ -135,7 +136,7 @@ func (s *Server) receiveUpload(r *request) error {
 	}
 	for {
 		p, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -1,7 +1,7 @@
 package pveapi
 
 import (
-	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -25,21 +25,24 @@ func parseCIDR(text string) (string, error) {
 	return text, nil
 }
 
+// digestLength is that of Proxmox's digests, which are opaque to clients.
+const digestLength = 40
+
 // digestOf identifies a set of options.
 func digestOf(m map[string]string) string {
-	h := sha1.New()
+	h := sha256.New()
 	for _, k := range sortedKeys(m) {
 		fmt.Fprintf(h, "%s: %s\n", k, m[k])
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return hex.EncodeToString(h.Sum(nil))[:digestLength]
 }
 
 func digestRules(list []Rule) string {
-	h := sha1.New()
+	h := sha256.New()
 	for i, r := range list {
 		fmt.Fprintf(h, "%d %s\n", i, digestOf(r))
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	return hex.EncodeToString(h.Sum(nil))[:digestLength]
 }
 
 func setRoutes(sc scope) []route {
@@ -79,7 +82,7 @@ func setRoutes(sc scope) []route {
 			}
 			return out, nil
 		})},
-		{method: http.MethodPost, path: base + "/{name}", privilege: sc.modify, handle: in(func(f *Firewall, r *request, set *IPSet) (any, error) { return nil, set.add(r) })},
+		{method: http.MethodPost, path: base + "/{name}", privilege: sc.modify, handle: in(func(_ *Firewall, r *request, set *IPSet) (any, error) { return nil, set.add(r) })},
 		{method: http.MethodDelete, path: base + "/{name}", privilege: sc.modify, handle: in(func(f *Firewall, r *request, set *IPSet) (any, error) {
 			if len(set.Entries) > 0 && !r.flag("force") {
 				return nil, failed("IPSet '%s' is not empty", r.path("name"))

@@ -48,8 +48,10 @@ func (s *Server) Handler() http.Handler {
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, h *http.Request) {
 		// Clients put a slash at the end of some paths; Proxmox does not mind.
-		h.URL.Path = strings.TrimRight(h.URL.Path, "/")
-		h.URL.RawPath = strings.TrimRight(h.URL.RawPath, "/")
+		if len(h.URL.Path) > 1 {
+			h.URL.Path = strings.TrimSuffix(h.URL.Path, "/")
+			h.URL.RawPath = strings.TrimSuffix(h.URL.RawPath, "/")
+		}
 		mux.ServeHTTP(w, h)
 	})
 }

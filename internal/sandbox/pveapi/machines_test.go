@@ -273,9 +273,7 @@ func TestRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	x := serveUntil(t, ctx, first)
+	x := serve(t, first)
 	x.ok("POST", "/pools", map[string]string{"poolid": "lab"})
 	x.newVM("pve1", 100, map[string]string{"pool": "lab"})
 	x.newVM("pve1", 101, nil)
@@ -306,5 +304,4 @@ func TestRestart(t *testing.T) {
 	if n := len(y.get("/nodes/pve1/qemu/100/firewall/rules", nil).([]any)); n != 1 {
 		t.Errorf("%d firewall rules after the restart, want 1", n)
 	}
-	cancel()
 }

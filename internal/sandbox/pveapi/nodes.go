@@ -15,6 +15,8 @@ func nodeRoutes() []route {
 		{method: "GET", path: node + "/time", privilege: "Sys.Audit", handle: func(s *Server, _ *request) (any, error) {
 			return object{"timezone": "UTC", "time": s.now(), "localtime": s.now()}, nil
 		}},
+		{method: "POST", path: node + "/startall", privilege: "VM.PowerMgmt", handle: (*Server).startAll},
+		{method: "POST", path: node + "/stopall", privilege: "VM.PowerMgmt", handle: (*Server).stopAll},
 		{method: "GET", path: node + "/lxc", privilege: "VM.Audit", handle: func(*Server, *request) (any, error) { return []object{}, nil }},
 	}
 }

@@ -226,6 +226,9 @@ func (s *Server) cloneDisk(clone *VM, key, value string, p clonePlan) error {
 		}
 	}
 	n := newVolume{vmid: clone.VMID, size: old.Size, format: p.format}
+	if size, err := parseSize(d["size"]); err == nil && size > 0 {
+		n.size = size // a snapshot may have been smaller
+	}
 	if n.format == "" && st.files() {
 		n.format = old.Format
 	}

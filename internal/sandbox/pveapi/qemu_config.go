@@ -3,9 +3,6 @@ package pveapi
 import (
 	"cmp"
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -30,13 +27,7 @@ func (r *request) configParams() map[string]string {
 }
 
 // digest identifies a configuration.
-func (vm *VM) digest() string {
-	h := sha1.New()
-	for _, k := range sortedKeys(vm.Config) {
-		fmt.Fprintf(h, "%s: %s\n", k, vm.Config[k])
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
+func (vm *VM) digest() string { return digestOf(vm.Config) }
 
 // answerConfig is a configuration as GET returns it.
 func answerConfig(conf map[string]string) object {

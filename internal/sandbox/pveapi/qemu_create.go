@@ -3,6 +3,7 @@ package pveapi
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -187,13 +188,10 @@ func (v *Volume) needsParent(storage string) bool {
 
 // unlockAfter lifts a lock that a failed task has set, and returns err.
 func (s *Server) unlockAfter(vmid int, lock string, err error) error {
-	if uerr := s.update(func(st *State) error {
+	return errors.Join(err, s.update(func(st *State) error {
 		if vm := st.VMs[vmid]; vm != nil && vm.Lock == lock {
 			vm.Lock = ""
 		}
 		return nil
-	}); uerr != nil {
-		return fmt.Errorf("%w (and %v)", err, uerr)
-	}
-	return err
+	}))
 }

@@ -1,7 +1,6 @@
 package pveapi
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,14 +10,6 @@ import (
 
 	"github.com/k3lab/k3lab/internal/fault"
 )
-
-// serveUntil serves for as long as ctx, or the test, lasts.
-func serveUntil(t *testing.T, ctx context.Context, s *Server) *lab {
-	t.Helper()
-	x := serve(t, s)
-	context.AfterFunc(ctx, func() { x.client.CloseIdleConnections() })
-	return x
-}
 
 func copyDir(t *testing.T, from string) string {
 	t.Helper()

@@ -1,11 +1,13 @@
 package pveapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -53,7 +55,7 @@ func Open(o Options) (*Server, error) {
 		return nil, err
 	}
 	file := filepath.Join(o.StateDir, "state.json")
-	st, err := loadState(file)
+	st, err := loadState(file, o.Clock().Unix())
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +71,14 @@ func Open(o Options) (*Server, error) {
 	return s, nil
 }
 
-func loadState(file string) (*State, error) {
+func loadState(file string, now int64) (*State, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails, says crypto/rand
-		return newState(key), nil
+		st := newState(key)
+		st.Created = now
+		return st, nil
 	}
 	if err != nil {
 		return nil, fault.New(fault.Failed, file, "", "sandbox state: %w", err)
@@ -119,6 +123,33 @@ func (s *Server) update(f func(*State) error) error {
 // now is the time in Unix seconds.
 func (s *Server) now() int64 { return s.opts.Clock().Unix() }
 
+// VMInfo is a VM as a listing shows it.
+type VMInfo struct {
+	VMID      int
+	Name      string
+	Node      string
+	Running   bool
+	Template  bool
+	Addresses []string // with prefix length, as cloud-init has them
+}
+
+// VMs lists all VMs by VMID.
+func (s *Server) VMs() []VMInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []VMInfo
+	for _, id := range s.state.vmids() {
+		vm := s.state.VMs[id]
+		s.reconcile(vm)
+		i := VMInfo{VMID: id, Name: vm.name(), Node: vm.Node, Running: vm.Running, Template: vm.template()}
+		if spec, err := vm.spec(); err == nil {
+			i.Addresses = spec.CloudInit.Addresses
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
 // CAFile is the PEM file of the authority that signed the server's certificate.
 func (s *Server) CAFile() string { return CAFile(s.opts.StateDir) }
 
@@ -128,7 +159,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 30 * time.Second,
-		ErrorLog:          nil,
+		ErrorLog:          log.New(logWriter{s.opts.Log}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	ended := make(chan error, 1)
@@ -143,8 +174,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err := hs.Shutdown(grace); err != nil {
 		_ = hs.Close() // what did not finish in time is cut
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("proxmox API simulator on %s: %w", l.Addr(), err)
+	}
 	return nil
+}
+
+// logWriter gives net/http's complaints (a client that does not trust the
+// certificate, say) to Options.Log.
+type logWriter struct{ log func(string, ...any) }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.log("%s", bytes.TrimSpace(b))
+	return len(b), nil
 }
 
 // Close cancels running tasks, which then count as failed, and writes the

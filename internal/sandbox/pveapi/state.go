@@ -10,7 +10,8 @@ import (
 // State is all the simulator knows, as it is written to state.json.
 type State struct {
 	Version  int                  `json:"version"`
-	Seq      int                  `json:"seq"` // counts tasks, for unique UPIDs
+	Created  int64                `json:"created"` // Unix seconds; counts as when the hypervisors booted
+	Seq      int                  `json:"seq"`     // counts tasks, for unique UPIDs
 	VMs      map[int]*VM          `json:"vms"`
 	Pools    map[string]*Pool     `json:"pools"`
 	Volumes  map[string]*Volume   `json:"volumes"` // key: volumeKey
