@@ -35,7 +35,7 @@ func TestSSHConformance(t *testing.T) {
 	remotetest.Conformance(t, func(t *testing.T) remote.Runner { return dial(t, server.Options(known)) })
 }
 
-func dial(t *testing.T, o remote.Options) *remote.Client {
+func dial(t testing.TB, o remote.Options) *remote.Client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -84,7 +84,7 @@ func openSSH(t testing.TB) remote.Options {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf("ListenAddress 127.0.0.1\nPort %s\nHostKey %s/host\nAuthorizedKeysFile %s/authorized\n"+
-		"StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPidFile none\n", port, dir, dir)
+		"StrictModes no\nUsePAM no\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\nPidFile none\n", port, dir, dir)
 	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -74,11 +74,15 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	}
 }
 
+// ErrNoAnswer says that the machine did not answer as long as it was waited for:
+// it is off, it still boots, or the network does not lead there.
+var ErrNoAnswer = errors.New("no answer in time")
+
 func gaveUp(ctx context.Context, o Options, last error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, context.Cause(ctx))
 	}
-	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: no answer in time: %s", o.Address, cause(last))
+	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: %w: %s", o.Address, ErrNoAnswer, cause(last))
 }
 
 func dialOnce(ctx context.Context, o Options) (*Client, error) {

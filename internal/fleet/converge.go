@@ -1,0 +1,157 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/k3lab/k3lab/internal/converger"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/remote"
+	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/step"
+)
+
+// on names the machine in an error that does not.
+func on(machine string, err error) error {
+	var known *fault.Error
+	if err == nil || errors.As(err, &known) && known.Object == machine || strings.HasPrefix(err.Error(), machine+": ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", machine, err)
+}
+
+// Plan returns what Apply would change on the machine, and notices. It is
+// complete also beside an error, which names every resource that could not be
+// read.
+func (f *Fleet) Plan(ctx context.Context, machine string, q converger.Request) ([]converger.Change, error) {
+	return f.converge(ctx, machine, "plan", q, func(converger.Change) {})
+}
+
+// Apply makes changes on the machine, those of q.Only if it is given, and reports
+// each as it is made. It returns what was made, and notices, also beside an
+// error, which names every resource that failed.
+func (f *Fleet) Apply(ctx context.Context, w step.Writer, machine string, q converger.Request) ([]converger.Change, error) {
+	return f.converge(ctx, machine, "apply", q, func(c converger.Change) {
+		if e, ok := event(machine, c); ok {
+			w.Report(e)
+		}
+	})
+}
+
+// event tells of a change that was made; an error is told by who gets it.
+func event(machine string, c converger.Change) (report.Event, bool) {
+	e := report.Event{Object: machine}
+	switch {
+	case c.Notice != "":
+		e.Kind, e.Message = report.Notice, c.Resource+": "+c.Notice
+	case c.Made:
+		e.Kind, e.Message = report.ChangeMade, c.Action+" "+c.Resource
+		if c.Detail != "" {
+			e.Message += " (" + c.Detail + ")"
+		}
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// Facts asks the machine what it is.
+func (f *Fleet) Facts(ctx context.Context, machine string, q converger.FactsRequest) (converger.Facts, error) {
+	var facts converger.Facts
+	var out bytes.Buffer
+	if err := f.run(ctx, machine, &out, q, "facts"); err != nil {
+		return facts, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &facts); err != nil {
+		return facts, fmt.Errorf("%s: converger: %w", machine, err)
+	}
+	return facts, nil
+}
+
+func (f *Fleet) converge(ctx context.Context, machine, verb string, q converger.Request, told func(converger.Change)) ([]converger.Change, error) {
+	var changes []converger.Change
+	var failed []error
+	lines := &jsonLines{each: func(line []byte) error {
+		var c converger.Change
+		if err := json.Unmarshal(line, &c); err != nil {
+			return err
+		}
+		if c.Error != "" {
+			failed = append(failed, fault.New(fault.Failed, machine, "", "%s: %s", c.Resource, c.Error))
+		}
+		if c.Error == "" || verb == "plan" && c.IsChange() {
+			changes = append(changes, c)
+		}
+		told(c)
+		return nil
+	}}
+	err := f.run(ctx, machine, lines, q, verb)
+	var exit *remote.ExitError
+	if errors.As(err, &exit) && exit.Code == 1 && failed != nil && strings.TrimSpace(exit.Stderr) == "" {
+		err = nil // the lines say what failed
+	}
+	return changes, errors.Join(append(failed, err)...)
+}
+
+// jsonLines hands on each whole line as it arrives.
+type jsonLines struct {
+	each func(line []byte) error
+	rest []byte
+}
+
+func (j *jsonLines) Write(p []byte) (int, error) {
+	j.rest = append(j.rest, p...)
+	for {
+		line, rest, whole := bytes.Cut(j.rest, []byte("\n"))
+		if !whole {
+			return len(p), nil
+		}
+		if err := j.each(line); err != nil {
+			return 0, fmt.Errorf("converger: %w", err)
+		}
+		j.rest = rest
+	}
+}
+
+// run runs the converger on the machine, in one round trip where it is there
+// already; where it is not, it is copied there first.
+func (f *Fleet) run(ctx context.Context, name string, out io.Writer, request any, args ...string) error {
+	input, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	r, err := f.Runner(ctx, name)
+	if err != nil {
+		return err
+	}
+	m, err := f.machine(name)
+	if err != nil {
+		return err
+	}
+	binary, err := f.binary(ctx, r, m)
+	if err != nil {
+		return err
+	}
+	path := convergerDir + "/" + binary.SHA256
+	start := func() error {
+		return r.Run(ctx, remote.Cmd{Args: append([]string{path}, args...), Root: true, Stdin: bytes.NewReader(input), Stdout: out})
+	}
+	err = start()
+	if missing(err) {
+		if err = f.install(ctx, r, m, binary); err == nil {
+			err = start()
+		}
+	}
+	return on(name, err)
+}
+
+// missing reports whether there was no such program.
+func missing(err error) bool {
+	var exit *remote.ExitError
+	return errors.As(err, &exit) && exit.Code == 127
+}
