@@ -99,6 +99,20 @@ func (c *Client) Find(ctx context.Context, id int) (VM, bool, error) {
 	return VM{}, false, nil
 }
 
+// HasPool reports whether there is a pool of that name.
+func (c *Client) HasPool(ctx context.Context, name string) (bool, error) {
+	pools, err := c.api.Pools(ctx)
+	if err != nil {
+		return false, c.failed(err)
+	}
+	for _, p := range pools {
+		if p.PoolID == name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (c *Client) failed(err error) error {
 	if proxmox.IsNotAuthorized(err) {
 		return fault.New(fault.Unreachable, c.opts.Endpoint, "k3lab env, and look at the token in secrets.sops.yaml", "api: the token is refused: %w", err)

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/op"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var opts op.LabOptions
+	var watch bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the health of machines, datastore and nodes",
+		Long: "Reads every machine, every member of the datastore and the API at once.\n\n" +
+			"Exits 0 when the cluster is whole and 6 when it is not.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			view := a.view()
+			defer view.Close()
+			opts.Dir, opts.Reporter = a.dir, view
+			if watch {
+				return a.watchStatus(c.Context(), opts)
+			}
+			status, err := op.ReadStatus(c.Context(), opts)
+			if err != nil {
+				return err
+			}
+			return a.showStatus(status)
+		},
+	}
+	a.addJSON(c, "print the status as one JSON document")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every two seconds until interrupted")
+	return c
+}
+
+func (a *app) showStatus(status *op.Status) error {
+	var err error
+	if a.json {
+		err = writeJSON(a.Out, status)
+	} else {
+		err = writeStatus(a.Out, status)
+	}
+	if err == nil && len(status.Problems) > 0 {
+		err = &silentError{fault.Unhealthy}
+	}
+	return err
+}
+
+func (a *app) watchStatus(ctx context.Context, opts op.LabOptions) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		status, err := op.ReadStatus(ctx, opts)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !a.json {
+			fmt.Fprint(a.Out, "\x1b[H\x1b[2J")
+		}
+		// Watching shows trouble; it does not end because of it.
+		_ = a.showStatus(status)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func writeStatus(w io.Writer, s *op.Status) error {
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "NAME\tROLE\tADDRESS\tMACHINE\tK3S\tDATASTORE\tNODE\tVERSION")
+	for _, m := range s.Members {
+		machine := "up"
+		if !m.Reachable {
+			machine = "no answer"
+		}
+		node, version := "-", "-"
+		if m.Node != nil {
+			node, version = "Ready", m.Node.Version
+			if !m.Node.Ready {
+				node = "NotReady"
+			}
+			if len(m.Node.Roles) > 0 {
+				node += " (" + strings.Join(m.Node.Roles, ", ") + ")"
+			}
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			m.Name, m.Role, m.Address, machine, orDash(m.Unit.Active), m.Datastore.String(), node, version)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(s.Problems) == 0 {
+		fmt.Fprintf(&text, "\nHealthy: %s, API at %s\n", s.Summary(), s.URL)
+	} else {
+		text.WriteString("\nUnhealthy:\n")
+		for _, p := range s.Problems {
+			text.WriteString("  " + p + "\n")
+		}
+	}
+	for _, n := range s.Notes {
+		text.WriteString(n + "\n")
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,273 @@
+package op
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/converger"
+	"github.com/k3lab/k3lab/internal/desired"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
+	"github.com/k3lab/k3lab/internal/remote"
+	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/step"
+)
+
+// planPatience is how long a plan waits for a machine that does not answer. A
+// machine that is up answers in milliseconds; one that is off costs an address
+// resolution of three seconds.
+const planPatience = 4 * time.Second
+
+// machines is what converging needs of the fleet.
+type machines interface {
+	Plan(ctx context.Context, machine string, req converger.Request) ([]converger.Change, error)
+	Apply(ctx context.Context, w step.Writer, machine string, req converger.Request) ([]converger.Change, error)
+	Facts(ctx context.Context, machine string, req converger.FactsRequest) (converger.Facts, error)
+	Push(ctx context.Context, w step.Writer, machine, file, sha256 string) (string, error)
+}
+
+// converge brings every node's machine to its desired state and has K3s started
+// on all of them as early as it can be.
+type converge struct {
+	lab      *config.Lab
+	machines machines
+	supplies *supplies
+	healthy  func(ctx context.Context, machine string) error // waits until that member is whole again
+	timeout  time.Duration                                   // for a machine to boot
+
+	mu   sync.Mutex
+	seen map[string]converger.Facts // what plan has read
+}
+
+func (c *converge) Title() string { return "Machines and K3s" }
+
+// Plan reads all machines at once. One that does not answer is deferred: it may
+// be there only after the steps before are applied.
+func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, error) {
+	nodes := c.lab.Nodes()
+	quiet := make([]error, len(nodes))
+	c.seen = map[string]converger.Facts{}
+	err := each(nodes, func(i int, m *config.Machine) error {
+		ctx, cancel := context.WithTimeout(ctx, planPatience)
+		defer cancel()
+		facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
+		if err != nil {
+			quiet[i] = err
+			return notAnswering(err)
+		}
+		c.remember(m.Name, facts)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	start := c.beginning()
+	changes := make([][]step.Change, len(nodes))
+	err = each(nodes, func(i int, m *config.Machine) error {
+		facts, known := c.seen[m.Name]
+		reason := ""
+		switch {
+		case !known:
+			reason = "the machine does not answer yet: " + short(quiet[i])
+		case start.unknown != "" && m.Role == config.RoleServer && !hasDatastore(facts):
+			reason = start.unknown
+		}
+		if reason != "" {
+			changes[i] = []step.Change{{Layer: "platform", Object: m.Name, Action: step.Update, Deferred: reason}}
+			return nil
+		}
+		state, _, err := c.desired(ctx, m, facts, start)
+		if err != nil {
+			return err
+		}
+		found, err := c.machines.Plan(ctx, m.Name, converger.Request{State: state})
+		if err != nil {
+			return err
+		}
+		changes[i] = asChanges(m.Name, found)
+		return nil
+	})
+	return slices.Concat(changes...), err
+}
+
+// Apply works on all machines at once; each goes as far as it can on its own.
+func (c *converge) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
+	r := &rollout{converge: c, w: w, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), started: newSignal()}
+	for _, ch := range changes {
+		r.planned[ch.Object] = append(r.planned[ch.Object], ch)
+	}
+	return each(c.lab.Nodes(), func(_ int, m *config.Machine) error { return r.machine(ctx, m) })
+}
+
+func (c *converge) remember(machine string, f converger.Facts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[machine] = f
+}
+
+// beginning says how the cluster begins, or how a server finds it.
+type beginning struct {
+	bootstrap string // the server that begins a new cluster; empty when there is one already
+	member    string // a server that has a datastore; empty when none has
+	running   bool   // K3s is up on some server
+	unknown   string // why it is not known yet; empty when it is
+}
+
+// beginning decides from what was read. A new cluster is begun only when every
+// server was asked and none has a datastore: a server that cannot be asked might
+// hold the cluster that is already there.
+func (c *converge) beginning() beginning {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return begin(c.lab.Servers(), c.seen)
+}
+
+func begin(servers []*config.Machine, seen map[string]converger.Facts) beginning {
+	var b beginning
+	var missing string
+	for _, s := range servers {
+		facts, known := seen[s.Name]
+		switch {
+		case !known:
+			missing = s.Name
+		case hasDatastore(facts):
+			up := facts.Units[desired.ServerUnit].Active == "active"
+			if b.member == "" || (up && !b.running) {
+				b.member = s.Name
+			}
+			b.running = b.running || up
+		}
+	}
+	switch {
+	case b.member != "":
+	case missing != "":
+		b.unknown = missing + " does not answer, and it might hold the cluster that is already there"
+	default:
+		b.bootstrap = servers[0].Name
+	}
+	return b
+}
+
+func hasDatastore(f converger.Facts) bool { return f.Paths[desired.DatastorePath] }
+
+// deviceOf is the network interface that holds an address, empty when none does.
+func deviceOf(f converger.Facts, address netip.Addr) string {
+	for _, name := range slices.Sorted(maps.Keys(f.Interfaces)) {
+		for _, text := range f.Interfaces[name] {
+			if p, err := netip.ParsePrefix(text); err == nil && p.Addr() == address {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+func factsWanted(m *config.Machine) converger.FactsRequest {
+	return converger.FactsRequest{Paths: []string{desired.DatastorePath}, Units: []string{desired.Unit(m)}}
+}
+
+// desired is what the machine should look like, and the file its K3s binary is
+// copied from.
+func (c *converge) desired(ctx context.Context, m *config.Machine, facts converger.Facts, b beginning) (converger.State, string, error) {
+	if facts.Arch != m.Arch {
+		return converger.State{}, "", fault.New(fault.Invalid, m.Name, "set arch: "+facts.Arch+" in terraform/vars/nodes.yaml",
+			"the machine's processor is %s, the settings say %s", facts.Arch, m.Arch)
+	}
+	binary, err := c.supplies.binary(ctx, m.Arch)
+	if err != nil {
+		return converger.State{}, "", err
+	}
+	device := deviceOf(facts, m.IP)
+	if device == "" {
+		return converger.State{}, "", fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
+			"none of the machine's network interfaces has its address %s", m.IP)
+	}
+	in := desired.Inputs{
+		Token:        c.supplies.token,
+		BinarySHA256: binary.SHA256,
+		BinarySource: fleet.Pushed(binary.SHA256),
+		Interface:    device,
+		Bootstrap:    b.bootstrap == m.Name,
+	}
+	if !in.Bootstrap {
+		in.JoinURL = c.joinURL(m, b)
+	}
+	state, err := desired.Node(c.lab, m, in)
+	return state, binary.Path, err
+}
+
+// joinURL is a server that is there already: a member, else the one that begins.
+func (c *converge) joinURL(m *config.Machine, b beginning) string {
+	for _, name := range []string{b.member, b.bootstrap} {
+		if s := c.lab.Machine(name); s != nil && name != m.Name {
+			return desired.ServerURL(s.IP)
+		}
+	}
+	return desired.APIURL(c.lab)
+}
+
+// notAnswering passes on every error but that a machine does not answer, which
+// a plan shows as deferred.
+func notAnswering(err error) error {
+	if errors.Is(err, remote.ErrNoAnswer) {
+		return nil
+	}
+	return err
+}
+
+func asChanges(machine string, found []converger.Change) []step.Change {
+	var out []step.Change
+	for _, f := range found {
+		if f.Action == "" {
+			continue // a notice
+		}
+		out = append(out, step.Change{
+			Layer: "platform", Object: machine, Resource: f.Resource, Action: step.Action(f.Action),
+			Detail: f.Detail, Before: f.Before, After: f.After,
+		})
+	}
+	return out
+}
+
+func short(err error) string {
+	if err == nil {
+		return ""
+	}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.Err.Error()
+	}
+	return err.Error()
+}
+
+// each calls f for every machine at once, runs all to their end, and joins the
+// errors in the machines' order.
+func each(list []*config.Machine, f func(int, *config.Machine) error) error {
+	errs := make([]error, len(list))
+	var wait sync.WaitGroup
+	for i, m := range list {
+		wait.Go(func() {
+			if err := f(i, m); err != nil {
+				errs[i] = named(m.Name, err)
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// named makes sure an error says which machine it concerns.
+func named(machine string, err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Object == machine {
+		return err
+	}
+	return fmt.Errorf("%s: %w", machine, err)
+}

@@ -1,0 +1,131 @@
+package op
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/k3lab/k3lab/internal/cluster"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
+	"github.com/k3lab/k3lab/internal/infra"
+	"github.com/k3lab/k3lab/internal/pve"
+	"github.com/k3lab/k3lab/internal/remote"
+)
+
+// newFleet reaches machines by SSH with the workspace's key and pinned host keys.
+func (s *session) newFleet() *fleet.Fleet {
+	return fleet.New(fleet.Options{
+		Dial: func(ctx context.Context, name string) (remote.Runner, error) {
+			m := s.lab.Machine(name)
+			if m == nil {
+				return nil, fault.New(fault.Invalid, name, "k3lab status", "there is no machine of that name")
+			}
+			return remote.Dial(ctx, remote.Options{
+				Machine:    name,
+				Address:    net.JoinHostPort(m.IP.String(), "22"),
+				User:       s.lab.Access.User,
+				KeyFile:    s.keyFile(),
+				KnownHosts: s.dir.KnownHosts(),
+			})
+		},
+	})
+}
+
+// keyFile is the private key to log in with: the user's own where one is named.
+func (s *session) keyFile() string { return first(s.lab.Access.KeyFile, s.dir.SSHKey()) }
+
+// infraOptions says how Terraform is run for this lab.
+func (s *session) infraOptions() infra.Options {
+	plugin, err := os.Executable()
+	if err != nil {
+		plugin = os.Args[0]
+	}
+	return infra.Options{
+		Dir: s.dir.Root(), Lab: s.lab, Tokens: s.tokens(),
+		Binary:   first(s.opts.Terraform, os.Getenv("K3LAB_TERRAFORM")),
+		CacheDir: s.dir.Cache(), PluginBinary: plugin, Version: "0.0.1",
+		Mirror:     os.Getenv("K3LAB_PROVIDER_MIRROR"),
+		Recipients: s.secrets.Recipients(),
+		VMs:        proxmox{s},
+	}
+}
+
+// tokens are the API tokens of the endpoints that have one.
+func (s *session) tokens() map[string]string {
+	tokens := map[string]string{}
+	for _, e := range s.lab.Proxmox.Endpoints {
+		if v, err := s.secrets.Get("proxmox_api_tokens", e.Name); err == nil {
+			tokens[e.Name] = v.Reveal()
+		}
+	}
+	return tokens
+}
+
+// proxmox finds for infra what Terraform's state does not know of.
+type proxmox struct{ s *session }
+
+func (p proxmox) Find(ctx context.Context, endpoint string, vmid int) (infra.VM, bool, error) {
+	client, err := p.client(endpoint)
+	if err != nil {
+		return infra.VM{}, false, err
+	}
+	vm, found, err := client.Find(ctx, vmid)
+	return infra.VM{Name: vm.Name, Hypervisor: vm.Node, Pool: vm.Pool}, found, err
+}
+
+func (p proxmox) HasPool(ctx context.Context, endpoint, pool string) (bool, error) {
+	client, err := p.client(endpoint)
+	if err != nil {
+		return false, err
+	}
+	return client.HasPool(ctx, pool)
+}
+
+func (p proxmox) client(endpoint string) (*pve.Client, error) {
+	for _, e := range p.s.lab.Proxmox.Endpoints {
+		if e.Name != endpoint {
+			continue
+		}
+		ca := e.CAFile
+		if ca != "" {
+			ca = p.s.dir.Path(ca)
+		}
+		return pve.New(pve.Options{Endpoint: e.Name, URL: e.URL, Token: p.s.tokens()[e.Name], CAFile: ca})
+	}
+	return nil, fault.New(fault.Invalid, endpoint, "", "there is no endpoint of that name")
+}
+
+// onMachines is what cluster needs of the fleet.
+type onMachines struct{ *fleet.Fleet }
+
+// Unit asks systemd on the machine.
+func (o onMachines) Unit(ctx context.Context, machine, unit string) (cluster.UnitState, error) {
+	out, err := o.Output(ctx, machine, "systemctl", "show", "--property=ActiveState,SubState,NRestarts", unit)
+	if err != nil {
+		return cluster.UnitState{}, err
+	}
+	var u cluster.UnitState
+	for line := range strings.Lines(string(out)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch key {
+		case "ActiveState":
+			u.Active = value
+		case "SubState":
+			u.Sub = value
+		case "NRestarts":
+			if u.Restarts, err = strconv.Atoi(value); err != nil {
+				return u, fmt.Errorf("%s: restarts of %s: %w", machine, unit, err)
+			}
+		}
+	}
+	return u, nil
+}
+
+var (
+	_ machines         = (*fleet.Fleet)(nil)
+	_ cluster.Machines = onMachines{}
+)

@@ -1,0 +1,167 @@
+// Package op holds k3lab's operations, one file each. It alone composes the
+// features and builds the real ports they work through.
+package op
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/k3lab/k3lab/internal/cluster"
+	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
+	"github.com/k3lab/k3lab/internal/infra"
+	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/secrets"
+	"github.com/k3lab/k3lab/internal/step"
+	"github.com/k3lab/k3lab/internal/workspace"
+)
+
+// DefaultTimeout is how long an operation waits for a machine to boot, and then
+// for the cluster to be whole.
+const DefaultTimeout = 10 * time.Minute
+
+// LabOptions are what every operation on a lab takes.
+type LabOptions struct {
+	Dir       string // of the workspace; empty: found from the working directory upwards
+	Reporter  *report.Hub
+	K3sBinary string // instead of the release
+	Terraform string // the binary; empty: from PATH
+}
+
+// session is an open workspace with the ports to everything its lab consists of.
+type session struct {
+	opts     LabOptions
+	dir      workspace.Dir
+	lab      *config.Lab
+	secrets  *secrets.Store
+	supplies *supplies
+	infra    *infra.Terraform
+	fleet    *fleet.Fleet
+	cleanup  []func() error
+}
+
+// open reads the workspace's settings and secrets. Nothing is contacted yet.
+func open(opts LabOptions) (*session, error) {
+	s, err := openSettings(opts)
+	if err != nil {
+		return nil, err
+	}
+	if s.secrets, err = secrets.Open(s.dir.Root()); err != nil {
+		return nil, err
+	}
+	token, err := s.secrets.Get("k3s_token")
+	if err != nil {
+		return nil, err
+	}
+	s.supplies = &supplies{
+		token: token.Reveal(),
+		source: cluster.BinarySource{
+			Version: s.lab.K3s.Version, SHA256: s.lab.K3s.SHA256, CacheDir: s.dir.Cache(),
+			Override: first(opts.K3sBinary, os.Getenv("K3LAB_K3S_BINARY")),
+		},
+		found: map[string]func() (cluster.Binary, error){},
+	}
+	if s.infra, err = infra.New(s.infraOptions()); err != nil {
+		return nil, err
+	}
+	s.cleanup = append(s.cleanup, s.infra.Close)
+	s.fleet = s.newFleet()
+	s.cleanup = append(s.cleanup, s.fleet.Close)
+	return s, nil
+}
+
+// openSettings finds the workspace and reads its settings only.
+func openSettings(opts LabOptions) (*session, error) {
+	dir, err := workspace.Find(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	lab, problems := config.Load(dir.Root())
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	if opts.Reporter != nil {
+		for _, w := range problems.Warnings() {
+			opts.Reporter.Report(report.Event{Kind: report.Warning, Message: w.Short()})
+		}
+	}
+	return &session{opts: opts, dir: dir, lab: lab}, nil
+}
+
+// closeInto closes the session and joins its errors to those of the operation.
+func (s *session) closeInto(err *error) {
+	errs := []error{*err}
+	for i := len(s.cleanup) - 1; i >= 0; i-- {
+		errs = append(errs, s.cleanup[i]())
+	}
+	*err = errors.Join(errs...)
+}
+
+// lock takes the workspace for one operation and starts its journal.
+func (s *session) lock(ctx context.Context, operation string) error {
+	lock, err := workspace.AcquireLock(s.dir, operation)
+	if err != nil {
+		return err
+	}
+	s.cleanup = append(s.cleanup, lock.Release)
+	journal, err := report.OpenJournal(s.dir.Runs(), operation)
+	if err != nil {
+		return err
+	}
+	s.opts.Reporter.Add(journal)
+	return nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// supplies is what machines are given: the token and the K3s binary, which is
+// looked for once for each architecture.
+type supplies struct {
+	token  string
+	source cluster.BinarySource
+	mu     sync.Mutex
+	found  map[string]func() (cluster.Binary, error)
+}
+
+func (s *supplies) binary(ctx context.Context, arch string) (cluster.Binary, error) {
+	s.mu.Lock()
+	find, ok := s.found[arch]
+	if !ok {
+		find = sync.OnceValues(func() (cluster.Binary, error) { return s.source.Find(ctx, arch) })
+		s.found[arch] = find
+	}
+	s.mu.Unlock()
+	return find()
+}
+
+// steps is the story of up: what plan shows, in the order it is applied.
+func (s *session) steps(timeout time.Duration) step.Sequence {
+	watch := s.watch(timeout)
+	return step.Sequence{
+		infra.Provision(s.infra),
+		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, healthy: watch.member, timeout: timeout},
+		watch,
+	}
+}
+
+// checkNodes refuses what no operation on the cluster can work with.
+func (s *session) checkNodes() error {
+	if len(s.lab.Servers()) == 0 {
+		return fault.New(fault.Invalid, "terraform/vars/nodes.yaml", "", "no machine has role server and is enabled")
+	}
+	return nil
+}
+
+var errNoKubeconfig = fmt.Errorf("no server has a kubeconfig yet")

@@ -1,0 +1,59 @@
+package op
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/k3lab/k3lab/internal/cluster"
+	"github.com/k3lab/k3lab/internal/desired"
+)
+
+// Status is the health of a lab's cluster at one moment.
+type Status struct {
+	cluster.Health
+	Lab      string   `json:"lab"`
+	URL      string   `json:"url"`
+	Problems []string `json:"problems"`
+	Notes    []string `json:"notes,omitempty"`
+}
+
+// Summary is a healthy cluster in one phrase.
+func (s *Status) Summary() string {
+	return fmt.Sprintf("%d of %d servers vote, %d nodes ready", s.Voters, s.Servers, len(s.Members))
+}
+
+// ReadStatus looks at everything at once. It needs no lock and changes nothing.
+func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
+	s, err := open(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer s.closeInto(&err)
+	if err := s.checkNodes(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	defer cancel()
+	w := s.watch(planPatience)
+	o := w.observer()
+	if len(o.Kubeconfig) == 0 {
+		// Without one the API cannot be asked; the health then says why.
+		o.Kubeconfig, _ = s.fetch(ctx)
+	}
+	return s.status(o.Look(ctx)), nil
+}
+
+func (s *session) status(h *cluster.Health) *Status {
+	w := s.watch(planPatience)
+	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), Problems: h.Problems()}
+	if s.lab.K3s.CNI == "none" {
+		st.Problems = nil
+		for i := range h.Members {
+			if m := &h.Members[i]; m.Problem() != "" && !w.accept(m) {
+				st.Problems = append(st.Problems, m.Name+": "+m.Problem())
+			}
+		}
+		st.Notes = append(st.Notes, "cni is none: nodes are ready once you install a network plugin")
+	}
+	return st
+}
