@@ -260,6 +260,15 @@ func TestClone(t *testing.T) {
 	if d := cmp.Diff([]string{"copy 100 to 102"}, m.take()); d != "" {
 		t.Errorf("calls (-want +got):\n%s", d)
 	}
+	m.failing = errors.New("disk full")
+	if exit := x.run("POST", "/nodes/pve1/qemu/100/clone", map[string]string{"newid": "103"}); exit != "clone failed: disk full\ndisk full" {
+		t.Errorf("failing clone ended with %q", exit)
+	}
+	m.failing = nil
+	if d := cmp.Diff([]string{"copy 100 to 103", "delete 103"}, m.take()); d != "" {
+		t.Errorf("calls of a failing clone (-want +got):\n%s", d)
+	}
+	x.must("POST", "/nodes/pve1/qemu/100/clone", map[string]string{"newid": "103"})
 	if got := x.config("pve1", 102)["name"]; got != "Copy-of-VM-vm100" {
 		t.Errorf("an unnamed clone is called %v", got)
 	}

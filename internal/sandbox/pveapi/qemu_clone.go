@@ -2,6 +2,7 @@ package pveapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -56,7 +57,7 @@ func (s *Server) cloneVM(r *request) (any, error) {
 			}
 			if copyDisks {
 				if err := s.opts.Disks.Copy(ctx, p.from, p.to); err != nil {
-					return fmt.Errorf("clone failed: %w", err)
+					return fmt.Errorf("clone failed: %w", errors.Join(err, s.deleteDisks(p.to)))
 				}
 			}
 			return s.update(func(*State) error {

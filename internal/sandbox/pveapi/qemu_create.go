@@ -49,8 +49,11 @@ func (s *Server) createVM(r *request) (any, error) {
 			if err != nil || !start {
 				return err
 			}
-			w.log("starting VM %d", id)
-			return s.start(ctx, id)
+			w.log("Execute autostart")
+			if err := s.start(ctx, id); err != nil {
+				w.log("WARN: %v", err) // the VM has been made all the same
+			}
+			return nil
 		},
 		undo: func(st *State) { st.forget(id) },
 	}), nil

@@ -160,7 +160,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          log.New(logWriter{s.opts.Log}, "", 0),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(tlsListener(l, s.certs.leaf)) }()

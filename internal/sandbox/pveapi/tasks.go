@@ -156,10 +156,21 @@ func (s *Server) recoverTasks() {
 		vm := s.state.VMs[id]
 		if vm.Lock == "create" || vm.Lock == "clone" {
 			s.state.forget(id)
+			if err := s.deleteDisks(id); err != nil {
+				s.opts.Log("VM %d: disks of an interrupted %s: %v", id, vm.Lock, err)
+			}
 			continue
 		}
 		vm.Lock = ""
 	}
+}
+
+// deleteDisks removes what a half-made VM's machine may have stored. It does so
+// also when the task that made it has been cancelled, within a bounded time.
+func (s *Server) deleteDisks(vmid int) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 30*time.Second)
+	defer cancel()
+	return s.opts.Disks.Delete(ctx, vmid)
 }
 
 // flocks are the locks on VM configuration files: one task at a time.
