@@ -61,7 +61,11 @@ func describe(s subject, act step.Action, rc *tfjson.ResourceChange) step.Change
 	case step.Delete:
 		c.Detail = summary(s, rc.Change.Before)
 	default:
-		differences := compare(rc.Change)
+		differences := slices.DeleteFunc(compare(rc.Change), func(d difference) bool { return s.follows(d.path) })
+		if s.resource == inventoryFile && len(differences) == 0 {
+			c.Detail = "the file was changed or removed"
+			break
+		}
 		if s.machine && onlyStarts(differences) {
 			c.Action, c.Detail = step.Start, "it is powered off"
 			break

@@ -51,7 +51,6 @@ type rig struct {
 	dir      string
 	settings settings
 	server   *pveapi.Server
-	serving  context.CancelFunc
 	address  string
 	tokens   map[string]string
 	identity *age.X25519Identity
@@ -93,7 +92,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, dir: t.TempDir(), identity: identity, events: &events{}, address: "127.0.0.1:0",
+		t: t, dir: t.TempDir(), identity: identity, events: &events{},
 		tokens: map[string]string{"home": administrator},
 		settings: settings{
 			CAFile: "terraform/ca/home.pem", DiskGiB: 8, MemoryMiB: 2048, AgentDiskGiB: 20, ServerVMID: 201,
@@ -118,7 +117,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// start serves the API on the address it had before, if any.
+// start serves the API.
 func (r *rig) start() {
 	r.t.Helper()
 	stateDir := filepath.Join(r.dir, ".sim")
@@ -131,7 +130,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", r.address)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -140,19 +139,37 @@ func (r *rig) start() {
 	go func() { served <- server.Serve(ctx, listener) }()
 	r.server, r.address = server, listener.Addr().String()
 	r.settings.URL = "https://" + r.address
-	stopped := sync.OnceFunc(func() {
+	r.t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
 			r.t.Errorf("serve: %v", err)
 		}
 		server.Close()
 	})
-	r.serving = stopped
-	r.t.Cleanup(stopped)
 }
 
-// stop takes the API down.
-func (r *rig) stop() { r.serving() }
+// run runs a subtest on the same rig.
+func (r *rig) run(name string, f func(t *testing.T)) {
+	outer := r.t
+	defer func() { r.t = outer }()
+	outer.Run(name, func(t *testing.T) {
+		r.t = t
+		f(t)
+	})
+}
+
+// unusedAddress is one nobody listens at.
+func unusedAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String()
+}
 
 func (r *rig) faults(f pveapi.Faults) {
 	r.t.Helper()

@@ -20,6 +20,9 @@ const (
 	typeTrigger   = "terraform_data"
 )
 
+// inventoryFile is the path of Ansible's inventory in a workspace.
+const inventoryFile = "ansible/inventory/hosts.ini"
+
 // naming turns Terraform's addresses into the names the settings use.
 type naming struct {
 	lab       *config.Lab
@@ -70,9 +73,20 @@ func (n naming) subjectOf(address, module, kind, name string, index any, values 
 	case kind == typeKey:
 		return subject{object: "workspace", resource: "ssh key", rank: 4}
 	case kind == typeInventory:
-		return subject{object: "workspace", resource: "ansible/inventory/hosts.ini", rank: 4}
+		return subject{object: "workspace", resource: inventoryFile, rank: 4}
 	}
 	return subject{object: address, rank: 5}
+}
+
+// follows reports whether an attribute only follows from others of the subject.
+func (s subject) follows(path string) bool {
+	switch s.resource {
+	case inventoryFile:
+		return path == "content_sha256"
+	case "ssh key":
+		return strings.HasPrefix(path, "authorized_keys")
+	}
+	return false
 }
 
 func (n naming) subjectOfChange(rc *tfjson.ResourceChange) subject {

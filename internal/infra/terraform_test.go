@@ -34,48 +34,46 @@ var firstPlan = []string{
 	"create workspace output ssh_fingerprint:",
 }
 
-// TestChanges makes a lab, changes something, and checks what is planned and
-// that after it nothing is.
+// TestChanges makes a lab and changes one thing after the other; each time it
+// checks what is planned, and that after applying it nothing is.
 func TestChanges(t *testing.T) {
-	tests := map[string]struct {
+	tests := []struct {
+		name   string
 		change func(r *rig)
 		want   []string
 	}{
-		"nothing": {func(*rig) {}, nil},
-		"a new image rebuilds templates only": {
-			func(r *rig) { r.settings.ImageDate, r.settings.Checksum = "20260301", strings.Repeat("cd", 64) },
-			[]string{
-				"replace pve1 image: checksum " + strings.Repeat("ab", 64) + " → " + strings.Repeat("cd", 64) + ", file_name debian-13-20260110.qcow2 → debian-13-20260301.qcow2, url https://images.example/20260110/debian-13-genericcloud-amd64.qcow2 → https://images.example/20260301/debian-13-genericcloud-amd64.qcow2",
-				"replace pve2 image: checksum " + strings.Repeat("ab", 64) + " → " + strings.Repeat("cd", 64) + ", file_name debian-13-20260110.qcow2 → debian-13-20260301.qcow2, url https://images.example/20260110/debian-13-genericcloud-amd64.qcow2 → https://images.example/20260301/debian-13-genericcloud-amd64.qcow2",
-				"replace pve1 template:",
-				"replace pve2 template:",
-			},
-		},
-		"template removed by hand": {
+		{"nothing", func(*rig) {}, nil},
+		{
+			"template removed by hand",
 			func(r *rig) { r.task("pve1", http.MethodDelete, "/nodes/pve1/qemu/9001?purge=1", nil) },
 			[]string{"create pve1 template: vm 9001"},
 		},
-		"image removed by hand": {
+		{
+			"image removed by hand",
 			func(r *rig) {
 				r.task("pve2", http.MethodDelete, "/nodes/pve2/storage/local/content/local:import%2Fdebian-13-20260110.qcow2", nil)
 			},
 			[]string{"create pve2 image: debian-13-20260110.qcow2"},
 		},
-		"moved to another hypervisor by hand": {
+		{
+			"moved to another hypervisor by hand",
 			func(r *rig) {
 				r.task("pve2", http.MethodPost, "/nodes/pve2/qemu/202/migrate", url.Values{"target": {"pve1"}, "online": {"1"}, "with-local-disks": {"1"}})
 			},
 			[]string{"update server-2 : hypervisor pve1 → pve2"},
 		},
-		"moved to another hypervisor by its setting": {
+		{
+			"moved to another hypervisor by its setting",
 			func(r *rig) { r.settings.Server2 = "pve1" },
 			[]string{"update server-2 : hypervisor pve2 → pve1", "update workspace output machines: server-2.hypervisor pve2 → pve1"},
 		},
-		"powered off": {
+		{
+			"powered off",
 			func(r *rig) { r.task("pve1", http.MethodPost, "/nodes/pve1/qemu/201/status/stop", url.Values{}) },
 			[]string{"start server-1 : it is powered off"},
 		},
-		"disks grown": {
+		{
+			"disks grown",
 			func(r *rig) { r.settings.DiskGiB, r.settings.AgentDiskGiB = 10, 30 },
 			[]string{
 				"update agent-1 : disk_gib 8 → 10, extra_disks[0].size_gib 20 → 30",
@@ -84,7 +82,8 @@ func TestChanges(t *testing.T) {
 				"update server-2 : disk_gib 8 → 10",
 			},
 		},
-		"memory grown": {
+		{
+			"memory grown",
 			func(r *rig) { r.settings.MemoryMiB = 3072 },
 			[]string{
 				"update agent-1 : memory_mib 2048 → 3072 (takes effect when the machine restarts)",
@@ -93,28 +92,32 @@ func TestChanges(t *testing.T) {
 				"update server-2 : memory_mib 2048 → 3072 (takes effect when the machine restarts)",
 			},
 		},
-		"one more key belongs to the platform layer": {
+		{
+			"one more key belongs to the platform layer",
 			func(r *rig) {
 				r.settings.Keys = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOKK8teBRq2Lc7ulEfsAjscvOq+LNcvQ35ybIJmT5zm/ me@laptop"
 			},
 			[]string{"update workspace ssh key: user_public_keys[1] \"\" → \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOKK8teBRq2Lc7ulEfsAjscvOq+LNcvQ35ybIJmT5zm/ me@laptop\""},
 		},
-		"disabled": {
+		{
+			"disabled",
 			func(r *rig) { r.settings.AgentEnabled = false },
 			[]string{
-				"delete agent-1 : vm 203 on pve2, 2 cores, 2048 MiB, 8 GiB",
+				"delete agent-1 : vm 203 on pve2, 2 cores, 3072 MiB, 10 GiB",
 				"update workspace ansible/inventory/hosts.ini: machines.agent-1.ip 192.0.2.13 → \"\", machines.agent-1.labels.tier 1 → \"\", machines.agent-1.role agent → \"\"",
 				"update workspace output machines: agent-1.hypervisor pve2 → \"\", agent-1.ip 192.0.2.13 → \"\", agent-1.role agent → \"\"",
 			},
 		},
-		"removed by hand": {
+		{
+			"removed by hand",
 			func(r *rig) {
 				r.task("pve1", http.MethodPost, "/nodes/pve1/qemu/201/status/stop", url.Values{})
 				r.task("pve1", http.MethodDelete, "/nodes/pve1/qemu/201?purge=1", nil)
 			},
-			[]string{"create server-1 : vm 201 on pve1, 2 cores, 2048 MiB, 8 GiB"},
+			[]string{"create server-1 : vm 201 on pve1, 2 cores, 3072 MiB, 10 GiB"},
 		},
-		"the address Proxmox chose is kept when named": {
+		{
+			"the address Proxmox chose is kept when named",
 			func(r *rig) {
 				var config struct{ Net0 string }
 				r.api(http.MethodGet, "/nodes/pve1/qemu/201/config", nil, &config)
@@ -123,13 +126,23 @@ func TestChanges(t *testing.T) {
 			},
 			nil,
 		},
+		{
+			"a new image rebuilds templates only",
+			func(r *rig) { r.settings.ImageDate, r.settings.Checksum = "20260301", strings.Repeat("cd", 64) },
+			[]string{
+				"replace pve1 image: checksum " + strings.Repeat("ab", 64) + " → " + strings.Repeat("cd", 64) + ", file_name debian-13-20260110.qcow2 → debian-13-20260301.qcow2, url https://images.example/20260110/debian-13-genericcloud-amd64.qcow2 → https://images.example/20260301/debian-13-genericcloud-amd64.qcow2",
+				"replace pve2 image: checksum " + strings.Repeat("ab", 64) + " → " + strings.Repeat("cd", 64) + ", file_name debian-13-20260110.qcow2 → debian-13-20260301.qcow2, url https://images.example/20260110/debian-13-genericcloud-amd64.qcow2 → https://images.example/20260301/debian-13-genericcloud-amd64.qcow2",
+				"replace pve1 template:",
+				"replace pve2 template:",
+			},
+		},
 	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			if diff := cmp.Diff(firstPlan, r.mustUp()); diff != "" {
-				t.Errorf("first plan (-want +got):\n%s", diff)
-			}
+	r := newRig(t)
+	if diff := cmp.Diff(firstPlan, r.mustUp()); diff != "" {
+		t.Errorf("first plan (-want +got):\n%s", diff)
+	}
+	for _, tt := range tests {
+		r.run(tt.name, func(t *testing.T) {
 			tt.change(r)
 			if diff := cmp.Diff(tt.want, r.mustUp()); diff != "" {
 				t.Errorf("plan (-want +got):\n%s", diff)
@@ -145,8 +158,8 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestRefused makes a lab, breaks something, and checks that a plan says so and
-// that nothing is changed.
+// TestRefused makes a lab and breaks one thing after the other; each time it
+// checks that a plan says so and that nothing is changed.
 func TestRefused(t *testing.T) {
 	tests := map[string]struct {
 		arrange func(r *rig)
@@ -174,8 +187,8 @@ func TestRefused(t *testing.T) {
 			fault.Invalid,
 		},
 		"api down": {
-			func(r *rig) { r.stop() },
-			"endpoint home: the Proxmox API does not answer: Get \"URL/api2/json/version\": dial tcp ADDRESS: connect: connection refused (try: check that URL is on, and endpoints.home.url in terraform/vars/proxmox.yaml)",
+			func(r *rig) { r.settings.URL = "https://" + unusedAddress(r.t) },
+			"endpoint home: the Proxmox API does not answer: Get \"URL/api2/json/version\": dial tcp HOST: connect: connection refused (try: check that URL is on, and endpoints.home.url in terraform/vars/proxmox.yaml)",
 			fault.Unreachable,
 		},
 		"unknown authority": {
@@ -189,14 +202,13 @@ func TestRefused(t *testing.T) {
 			fault.Invalid,
 		},
 	}
+	r := newRig(t)
+	r.mustUp()
+	statePath := filepath.Join(r.dir, "terraform", "terraform.tfstate")
+	state, good := read(t, statePath), r.settings
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.mustUp()
-			state, err := os.ReadFile(filepath.Join(r.dir, "terraform", "terraform.tfstate"))
-			if err != nil {
-				t.Fatal(err)
-			}
+		r.run(name, func(t *testing.T) {
+			r.settings, r.tokens = good, map[string]string{"home": administrator}
 			tt.arrange(r)
 			got, err := r.up(t.Context())
 			if len(got) > 0 {
@@ -204,7 +216,7 @@ func TestRefused(t *testing.T) {
 			}
 			text := ""
 			if err != nil {
-				text = strings.NewReplacer(r.settings.URL, "URL", r.address, "ADDRESS").Replace(err.Error())
+				text = strings.NewReplacer(r.settings.URL, "URL", strings.TrimPrefix(r.settings.URL, "https://"), "HOST").Replace(err.Error())
 			}
 			if text != tt.want {
 				t.Errorf("got  %s\nwant %s", text, tt.want)
@@ -212,13 +224,13 @@ func TestRefused(t *testing.T) {
 			if kind := fault.KindOf(err); kind != tt.kind {
 				t.Errorf("exit code %d, want %d", kind, tt.kind)
 			}
-			after, err := os.ReadFile(filepath.Join(r.dir, "terraform", "terraform.tfstate"))
-			if err != nil || string(after) != string(state) {
-				t.Errorf("the state has changed (%v)", err)
+			if diff := cmp.Diff(state, read(t, statePath)); diff != "" {
+				t.Errorf("the state has changed:\n%s", diff)
 			}
 			if _, err := os.Stat(filepath.Join(r.dir, ".k3lab", "infra")); err == nil {
 				t.Error("plan or tokens were left on disk")
 			}
+			r.write(infra.ProvidersPath, infra.ProvidersFile(r.lab()), 0o644)
 		})
 	}
 }
@@ -243,13 +255,6 @@ func TestFails(t *testing.T) {
 			},
 			func(r *rig) { r.faults(pveapi.Faults{}) },
 			"server-2: the storage is full (try: pvesm status on the hypervisor; free some space or set another storage in machines.server-2 in terraform/vars/nodes.yaml)",
-		},
-		"token without the privilege": {
-			func(r *rig) {
-				r.faults(pveapi.Faults{Requests: []pveapi.RequestFault{{Method: "POST", Path: "/nodes/pve1/qemu/9001/clone", Status: 403, Message: "Permission check failed (/vms/9001, VM.Clone)", Count: -1}}})
-			},
-			func(r *rig) { r.faults(pveapi.Faults{}) },
-			"server-1: the API token lacks a privilege: /vms/9001, VM.Clone (try: give the token of endpoint home that privilege)",
 		},
 		"no such storage": {
 			func(r *rig) { r.settings.Storage = "fast" },
