@@ -15,7 +15,20 @@ type Lab struct {
 	Access   Access
 	K3s      K3s
 	OS       OS
+	// ServersSpread says whether servers may share a hypervisor.
+	ServersSpread Spread
+	// Sources says where each setting stands; nil in a Lab that was not loaded.
+	Sources *Sources
 }
+
+// Spread is how strictly servers are kept on hypervisors of their own.
+type Spread string
+
+// The spreads. Preferred is the default and only warns.
+const (
+	SpreadPreferred Spread = "preferred"
+	SpreadRequired  Spread = "required"
+)
 
 // Role is what a machine is for.
 type Role string
@@ -144,33 +157,4 @@ type K3s struct {
 type OS struct {
 	Timezone string
 	Packages []string
-}
-
-// Servers returns the enabled servers in file order.
-func (l *Lab) Servers() []*Machine { return l.byRole(RoleServer) }
-
-// Agents returns the enabled agents in file order.
-func (l *Lab) Agents() []*Machine { return l.byRole(RoleAgent) }
-
-// Nodes returns the enabled servers, then the enabled agents.
-func (l *Lab) Nodes() []*Machine { return append(l.Servers(), l.Agents()...) }
-
-func (l *Lab) byRole(r Role) []*Machine {
-	var out []*Machine
-	for _, m := range l.Machines {
-		if m.Enabled && m.Role == r {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
-// Machine returns the machine of that name, or nil.
-func (l *Lab) Machine(name string) *Machine {
-	for _, m := range l.Machines {
-		if m.Name == name {
-			return m
-		}
-	}
-	return nil
 }

@@ -1,0 +1,93 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+)
+
+// kind is what a value is to all three readers of the settings: k3lab,
+// Terraform's yamldecode and Ansible.
+type kind int
+
+const (
+	kindNull kind = iota
+	kindBool
+	kindInt
+	kindFloat
+	kindText
+	kindMap
+	kindList
+)
+
+func (k kind) String() string {
+	return [...]string{"nothing", "true or false", "a whole number", "a decimal number", "text", "a map", "a list"}[k]
+}
+
+var (
+	plainInt   = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]{0,17})$`)
+	plainFloat = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]{0,17})\.[0-9]+$`)
+)
+
+// ambiguous are the forms that YAML 1.1 (Ansible) and 1.2 do not read the same,
+// or that the readers at hand do not, each with what they make of it.
+var ambiguous = []struct {
+	form *regexp.Regexp
+	why  string
+}{
+	{regexp.MustCompile(`^(?i:y|n|yes|no|on|off)$`), "is true or false to Ansible and text to others"},
+	{regexp.MustCompile(`^[-+]?0[0-9_]+$`), "is octal to some readers and decimal to others"},
+	{regexp.MustCompile(`^[-+]?0[xXoObB][0-9a-fA-F_]+$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`), "is a number in base 60 to Ansible and text to others"},
+	{regexp.MustCompile(`^[-+]?[0-9][0-9_]*$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^[-+]?\.(?i:inf|nan)$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?([Tt \t].*)?$`), "is a date to Ansible and text to others"},
+	{regexp.MustCompile(`^(=|<<)$`), "means something else to Ansible"},
+	{regexp.MustCompile(`^~$`), "is nothing, not the home directory"},
+	{regexp.MustCompile(`^(?i:null|true|false)$`), "is text to some readers and not to others"},
+}
+
+// classify says what a plain scalar is. Where the readers differ, why is the
+// reason and the kind is what its author most likely meant: text.
+func classify(plain string) (k kind, why string) {
+	switch plain {
+	case "", "null", "Null", "NULL":
+		return kindNull, ""
+	case "true", "True", "TRUE", "false", "False", "FALSE":
+		return kindBool, ""
+	}
+	switch {
+	case plainInt.MatchString(plain):
+		return kindInt, ""
+	case plainFloat.MatchString(plain):
+		return kindFloat, ""
+	}
+	for _, a := range ambiguous {
+		if a.form.MatchString(plain) {
+			return kindText, a.why
+		}
+	}
+	return kindText, ""
+}
+
+// templated reports whether Ansible would evaluate the text.
+func templated(text string) bool {
+	return strings.Contains(text, "{{") || strings.Contains(text, "{%") || strings.Contains(text, "{#")
+}
+
+// unambiguous says how to write an ambiguous scalar so that all read the same.
+func unambiguous(plain string) string {
+	quoted := `quote it: "` + plain + `"`
+	switch strings.ToLower(plain) {
+	case "y", "yes", "on", "true":
+		return "write true, or quote it for text"
+	case "n", "no", "off", "false":
+		return "write false, or quote it for text"
+	case "~", "null":
+		return "write null, or leave the key out"
+	}
+	if digits := strings.TrimLeft(strings.ReplaceAll(plain, "_", ""), "0"); plainInt.MatchString(digits) {
+		return "write " + digits + " for the number, or " + quoted
+	}
+	return quoted
+}
