@@ -11,10 +11,13 @@ import (
 // tokensVariable is the Terraform variable that holds the API tokens.
 const tokensVariable = "proxmox_api_tokens"
 
-// Env returns the environment in which terraform, tofu and the tools of Proxmox
-// work by hand in the workspace as they do when k3lab runs them. It holds the
-// API tokens.
+// Env returns the environment in which terraform and tofu work by hand in the
+// workspace as they do when k3lab runs them, and writes the files it names. It
+// holds the API tokens.
 func Env(opts Options) (map[string]string, error) {
+	if err := WriteSupport(opts); err != nil {
+		return nil, err
+	}
 	env, err := support(opts.Dir)
 	if err != nil {
 		return nil, err

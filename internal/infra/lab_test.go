@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -56,6 +57,9 @@ type rig struct {
 	identity *age.X25519Identity
 	binary   string // the terraform to use; empty: from PATH
 	events   *events
+	files    map[string]string // templates of the settings files
+	VMs      infra.VMs         // the rig itself
+	adjust   func(*config.Lab) // what files say otherwise than the usual ones; may be nil
 }
 
 // settings is what the tests vary of a lab of two servers, an agent with a data
@@ -92,7 +96,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, dir: t.TempDir(), identity: identity, events: &events{},
+		t: t, dir: t.TempDir(), identity: identity, events: &events{}, files: maps.Clone(settingsFiles),
 		tokens: map[string]string{"home": administrator},
 		settings: settings{
 			CAFile: "terraform/ca/home.pem", DiskGiB: 8, MemoryMiB: 2048, AgentDiskGiB: 20, ServerVMID: 201,
@@ -100,9 +104,11 @@ func newRig(t *testing.T) *rig {
 			Storage: "local-lvm", Bridge: "vmbr0",
 		},
 	}
+	r.VMs = r
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("TF_CLI_ARGS_plan", "-destroy") // must not reach terraform
-	r.start()
+	r.server, r.address = r.serve("home", "pve1", "pve2")
+	r.settings.URL = "https://" + r.address
 	templates := "../workspace/templates/terraform"
 	if err := os.CopyFS(filepath.Join(r.dir, "terraform"), os.DirFS(templates)); err != nil {
 		t.Fatal(err)
@@ -117,16 +123,18 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// start serves the API.
-func (r *rig) start() {
+// serve serves the API of a cluster of these hypervisors and returns its address.
+func (r *rig) serve(name string, hypervisors ...string) (*pveapi.Server, string) {
 	r.t.Helper()
-	stateDir := filepath.Join(r.dir, ".sim")
-	server, err := pveapi.Open(pveapi.Options{
-		StateDir:    stateDir,
-		Hypervisors: []pveapi.Hypervisor{{Name: "pve1", MemoryMiB: 32768, Cores: 8}, {Name: "pve2", MemoryMiB: 32768, Cores: 8}},
-		Token:       pveapi.Token{User: "root@pam", ID: "test", Secret: "00000000-0000-4000-8000-000000000000"},
-		Log:         func(format string, args ...any) { r.t.Logf("api: "+format, args...) },
-	})
+	options := pveapi.Options{
+		StateDir: filepath.Join(r.dir, ".sim", name),
+		Token:    pveapi.Token{User: "root@pam", ID: "test", Secret: "00000000-0000-4000-8000-000000000000"},
+		Log:      func(format string, args ...any) { r.t.Logf("api "+name+": "+format, args...) },
+	}
+	for _, h := range hypervisors {
+		options.Hypervisors = append(options.Hypervisors, pveapi.Hypervisor{Name: h, MemoryMiB: 32768, Cores: 8})
+	}
+	server, err := pveapi.Open(options)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -137,8 +145,6 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
-	r.server, r.address = server, listener.Addr().String()
-	r.settings.URL = "https://" + r.address
 	r.t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
@@ -146,6 +152,7 @@ func (r *rig) start() {
 		}
 		server.Close()
 	})
+	return server, listener.Addr().String()
 }
 
 // run runs a subtest on the same rig.
@@ -256,7 +263,7 @@ func privateKey(t *testing.T) string {
 // lab writes the settings files and returns them as package config does.
 func (r *rig) lab() *config.Lab {
 	r.t.Helper()
-	for name, text := range settingsFiles {
+	for name, text := range r.files {
 		var out strings.Builder
 		if err := template.Must(template.New(name).Parse(text)).Execute(&out, r.settings); err != nil {
 			r.t.Fatal(err)
@@ -265,7 +272,7 @@ func (r *rig) lab() *config.Lab {
 	}
 	ip := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 	s := r.settings
-	return &config.Lab{
+	lab := &config.Lab{
 		Name: "test",
 		Machines: []*config.Machine{
 			{Name: "server-1", Role: config.RoleServer, Enabled: true, Hypervisor: "pve1", VMID: s.ServerVMID, IP: ip(11)},
@@ -284,6 +291,10 @@ func (r *rig) lab() *config.Lab {
 			Pool: "k3lab",
 		},
 	}
+	if r.adjust != nil {
+		r.adjust(lab)
+	}
+	return lab
 }
 
 func (r *rig) options() infra.Options {
@@ -300,7 +311,7 @@ func (r *rig) options() infra.Options {
 	}
 	return infra.Options{
 		Dir: r.dir, Lab: r.lab(), Tokens: r.tokens, PluginBinary: self, Version: "0.1.0", Binary: r.binary,
-		Mirror: mirror, Recipients: []age.Recipient{r.identity.Recipient()}, VMs: r,
+		Mirror: mirror, Recipients: []age.Recipient{r.identity.Recipient()}, VMs: r.VMs,
 	}
 }
 

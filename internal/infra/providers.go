@@ -45,10 +45,15 @@ func ProvidersFile(lab *config.Lab) string {
 		module.SetAttributeRaw("lab", raw(`local.lab`))
 		module.SetAttributeRaw("hypervisors", raw(`local.hypervisors[%q]`, e.Name))
 		module.SetAttributeRaw("machines", raw(`{
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors[%q]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == %q
   }`, e.Name))
 	}
+	names := []cty.Value{}
+	for _, e := range lab.Proxmox.Endpoints {
+		names = append(names, cty.StringVal(e.Name))
+	}
+	body.AppendNewline()
+	body.AppendNewBlock("locals", nil).Body().SetAttributeValue("endpoints_called", cty.TupleVal(names))
 	return providersHeader + string(hclwrite.Format(file.Bytes()))
 }
 

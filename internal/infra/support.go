@@ -28,11 +28,12 @@ const pluginSource = "k3lab.internal/k3lab/k3lab"
 // and by hand alike: the CLI configuration, the CA bundle and the link by which
 // Terraform finds provider k3lab. What is already right is not touched.
 func WriteSupport(opts Options) error {
-	p := workspacePaths(opts.Dir)
-	plugins, err := filepath.Abs(p.plugins)
+	dir, err := filepath.Abs(opts.Dir)
 	if err != nil {
 		return err
 	}
+	p := workspacePaths(dir)
+	plugins := p.plugins
 	if err := linkPlugin(plugins, opts); err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func WriteSupport(opts Options) error {
 	if err := writeChanged(p.rc, rc); err != nil {
 		return err
 	}
-	bundle, err := caBundle(opts.Dir, opts.Lab)
+	bundle, err := caBundle(dir, opts.Lab)
 	if err != nil {
 		return err
 	}

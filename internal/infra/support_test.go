@@ -184,14 +184,16 @@ provider "k3lab.internal/k3lab/k3lab" {
 }
 
 func TestEnvironment(t *testing.T) {
-	opts := Options{Dir: "/ws", Tokens: map[string]string{"home": "root@pam!k3lab=s3cret"}}
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	opts := Options{Dir: dir, Lab: &config.Lab{}, PluginBinary: "/usr/bin/k3lab", Tokens: map[string]string{"home": "root@pam!k3lab=s3cret"}}
 	got, err := Env(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"TF_CLI_CONFIG_FILE":        "/ws/.k3lab/terraform.rc",
-		"SSL_CERT_FILE":             "/ws/.k3lab/ca-bundle.pem",
+		"TF_CLI_CONFIG_FILE":        dir + "/.k3lab/terraform.rc",
+		"SSL_CERT_FILE":             dir + "/.k3lab/ca-bundle.pem",
 		"TF_VAR_proxmox_api_tokens": `{"home":"root@pam!k3lab=s3cret"}`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -203,7 +205,7 @@ func TestEnvironment(t *testing.T) {
 	}, opts)
 	want = map[string]string{
 		"HOME": "/home/me", "PATH": "/bin", "https_proxy": "http://p", "AWS_PROFILE": "lab", "SOPS_AGE_KEY_FILE": "/k", "TF_TOKEN_app_terraform_io": "t",
-		"TF_CLI_CONFIG_FILE": "/ws/.k3lab/terraform.rc", "SSL_CERT_FILE": "/ws/.k3lab/ca-bundle.pem",
+		"TF_CLI_CONFIG_FILE": dir + "/.k3lab/terraform.rc", "SSL_CERT_FILE": dir + "/.k3lab/ca-bundle.pem",
 	}
 	if diff := cmp.Diff(want, clean); diff != "" {
 		t.Errorf("of terraform (-want +got):\n%s", diff)

@@ -14,8 +14,7 @@ module "endpoint__9_lab" {
   lab         = local.lab
   hypervisors = local.hypervisors["9.lab"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["9.lab"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "9.lab"
   }
 }
 
@@ -32,8 +31,7 @@ module "endpoint_a_b" {
   lab         = local.lab
   hypervisors = local.hypervisors["a.b"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["a.b"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "a.b"
   }
 }
 
@@ -50,8 +48,7 @@ module "endpoint_a_b_" {
   lab         = local.lab
   hypervisors = local.hypervisors["a_b"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["a_b"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "a_b"
   }
 }
 
@@ -68,7 +65,10 @@ module "endpoint__-x" {
   lab         = local.lab
   hypervisors = local.hypervisors["-x"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["-x"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "-x"
   }
+}
+
+locals {
+  endpoints_called = ["9.lab", "a.b", "a_b", "-x"]
 }

@@ -14,7 +14,10 @@ module "endpoint_home" {
   lab         = local.lab
   hypervisors = local.hypervisors["home"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["home"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "home"
   }
+}
+
+locals {
+  endpoints_called = ["home"]
 }

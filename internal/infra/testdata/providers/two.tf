@@ -14,8 +14,7 @@ module "endpoint_home" {
   lab         = local.lab
   hypervisors = local.hypervisors["home"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["home"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "home"
   }
 }
 
@@ -32,7 +31,10 @@ module "endpoint_garage" {
   lab         = local.lab
   hypervisors = local.hypervisors["garage"]
   machines = {
-    for name, machine in local.virtual_machines : name => machine
-    if contains(keys(local.hypervisors["garage"]), machine.hypervisor)
+    for name, machine in local.virtual_machines : name => machine if local.endpoint_of[name] == "garage"
   }
+}
+
+locals {
+  endpoints_called = ["home", "garage"]
 }

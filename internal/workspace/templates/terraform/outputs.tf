@@ -7,6 +7,12 @@ output "machines" {
       hypervisor = machine.hypervisor
     }
   }
+
+  # Machines behind an endpoint without a module call would be destroyed.
+  precondition {
+    condition     = toset(local.endpoints) == toset(local.endpoints_called)
+    error_message = "providers.k3lab.tf does not fit the endpoints of vars/proxmox.yaml. Run: k3lab fmt"
+  }
 }
 
 output "ssh_fingerprint" {

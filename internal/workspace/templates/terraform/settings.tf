@@ -3,7 +3,7 @@ locals {
   workspace = "${path.root}/.."
   nodes     = yamldecode(file("${path.root}/vars/nodes.yaml"))
   network   = yamldecode(file("${path.root}/vars/network.yaml"))
-  proxmox   = yamldecode(file("${path.root}/vars/proxmox.yaml"))
+  proxmox   = yamldecode(fileexists("${path.root}/vars/proxmox.yaml") ? file("${path.root}/vars/proxmox.yaml") : "{}")
   platform  = yamldecode(file("${local.workspace}/ansible/group_vars/all.yaml"))
 
   # What a machine is unless nodes.yaml says otherwise.
@@ -17,7 +17,7 @@ locals {
   role_synonyms = { master = "server", worker = "agent" }
 
   described = {
-    for name, settings in try(local.nodes.machines, {}) : name => merge(
+    for name, settings in local.nodes.machines : name => merge(
       local.machine_defaults,
       try({ for key, value in local.nodes.defaults : key => value if value != null }, {}),
       try({ for key, value in settings : key => value if value != null }, {}),
@@ -35,11 +35,19 @@ locals {
     for name, machine in local.machines : name => machine if machine.hypervisor != "none"
   }
 
+  endpoints = try(keys(local.proxmox.endpoints), [])
   hypervisors = {
-    for endpoint in keys(local.proxmox.endpoints) : endpoint => {
-      for name, hypervisor in try(local.proxmox.hypervisors, {}) : name => hypervisor
-      if hypervisor.endpoint == endpoint
+    for endpoint in local.endpoints : endpoint => {
+      for name, hypervisor in local.proxmox.hypervisors : name => hypervisor if hypervisor.endpoint == endpoint
     }
+  }
+  # The endpoint that carries a machine. A name nothing answers to is an error
+  # here: a machine must never drop out of the plan because of one.
+  endpoint_of = {
+    for name, machine in local.virtual_machines : name => [
+      for endpoint in [local.proxmox.hypervisors[machine.hypervisor].endpoint] : endpoint
+      if local.proxmox.endpoints[endpoint].url != ""
+    ][0]
   }
 
   access_user = try(coalesce(local.platform.access.user), "k3lab")

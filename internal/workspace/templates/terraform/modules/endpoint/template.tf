@@ -20,7 +20,7 @@ resource "proxmox_virtual_environment_download_file" "image" {
   content_type       = "import"
   url                = var.lab.image.url
   file_name          = var.lab.image.file_name
-  checksum           = var.lab.image.checksum
+  checksum           = lower(var.lab.image.checksum)
   checksum_algorithm = var.lab.image.checksum_algorithm
 
   # The checksum is the proof; the size on the server is not asked for again.
@@ -36,7 +36,7 @@ resource "terraform_data" "template" {
   input = {
     vmid     = each.value.template_vmid
     storage  = each.value.storage
-    checksum = var.lab.image.checksum
+    checksum = lower(var.lab.image.checksum)
   }
 }
 

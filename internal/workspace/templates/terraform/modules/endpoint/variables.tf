@@ -13,7 +13,7 @@ variable "lab" {
       bridge        = optional(string, "vmbr0")
       vlan          = optional(number)
       cidr          = string
-      gateway       = string
+      gateway       = optional(string)
       dns_servers   = optional(list(string), [])
       search_domain = optional(string)
     })
