@@ -41,8 +41,8 @@ type run interface {
 	Run(ctx context.Context, cmd Cmd) error
 }
 
-// put streams through cat: measured, it is faster than SFTP and works as root
-// wherever sudo does.
+// put streams through cat: of big files it sends a fifth more in the same time than
+// SFTP (BenchmarkPut), and it works as root wherever sudo does.
 func put(ctx context.Context, r run, target string, content io.Reader, size int64, mode fs.FileMode) error {
 	err := r.Run(ctx, Cmd{
 		Args:  []string{"sh", "-c", putScript, "sh", target, strconv.FormatInt(size, 10), fmt.Sprintf("%04o", mode.Perm())},
