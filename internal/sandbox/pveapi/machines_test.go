@@ -161,6 +161,19 @@ func TestPower(t *testing.T) {
 	}
 }
 
+// TestBridges: a bridge that is not there is noticed at the start.
+func TestBridges(t *testing.T) {
+	o := testOptions(t)
+	o.Hypervisors[0].Bridges = []string{"vmbr0"}
+	x := open(t, o)
+	x.newVM("pve1", 100, map[string]string{"net0": "virtio,bridge=vmbr9"})
+	if exit := x.run("POST", "/nodes/pve1/qemu/100/status/start", nil); exit != "bridge 'vmbr9' does not exist" {
+		t.Errorf("start ended with %q", exit)
+	}
+	x.ok("PUT", "/nodes/pve1/qemu/100/config", map[string]string{"net0": "virtio,bridge=vmbr0"})
+	x.must("POST", "/nodes/pve1/qemu/100/status/start", nil)
+}
+
 // TestMachineDies: a machine that stops on its own is a stopped VM at once.
 func TestMachineDies(t *testing.T) {
 	x, m := withRecorder(t)

@@ -69,8 +69,12 @@ func (s *Server) nodeNetwork(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	bridges := h.Bridges
+	if len(bridges) == 0 {
+		bridges = []string{"vmbr0"}
+	}
 	out := []object{}
-	for i, b := range h.Bridges {
+	for i, b := range bridges {
 		if t := r.get("type"); t != "" && t != "bridge" && t != "any_bridge" {
 			break
 		}

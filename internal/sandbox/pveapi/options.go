@@ -50,7 +50,8 @@ type Hypervisor struct {
 	Cores     int
 	// Storages default to DefaultStorages.
 	Storages []Storage
-	Bridges  []string // default vmbr0
+	// Bridges the machines can be connected to; none given means any.
+	Bridges []string
 }
 
 // Storage is a storage as one hypervisor sees it. Storages of the same name
@@ -153,9 +154,6 @@ func (h *Hypervisor) setDefaults() {
 	}
 	if len(h.Storages) == 0 {
 		h.Storages = DefaultStorages()
-	}
-	if len(h.Bridges) == 0 {
-		h.Bridges = []string{"vmbr0"}
 	}
 }
 

@@ -236,7 +236,7 @@ func (s *Server) setOptions(vm *VM, set map[string]string) error {
 				return err
 			}
 		case isNet(k):
-			if err := s.setNet(vm, k, v); err != nil {
+			if err := vm.setNet(k, v); err != nil {
 				return err
 			}
 		case strings.HasPrefix(k, "ipconfig"):

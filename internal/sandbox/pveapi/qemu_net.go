@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 )
 
 // netModels are the network cards QEMU offers.
@@ -82,21 +81,23 @@ func randomMAC() string {
 }
 
 // setNet keeps one network card.
-func (s *Server) setNet(vm *VM, key, value string) error {
+func (vm *VM) setNet(key, value string) error {
 	model, p, err := parseNet(value)
 	if err != nil {
 		return badParam(key, "%v", err)
 	}
-	if b := p["bridge"]; b != "" {
-		h, err := s.hypervisor(vm.Node)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(h.Bridges, b) && !strings.HasPrefix(b, "vmbr") {
-			return badParam(key, "bridge '%s' does not exist", b)
+	vm.Config[key] = printNet(model, p)
+	return nil
+}
+
+// checkBridges fails, when a VM starts, for a bridge its hypervisor lacks.
+// (A configuration may name any, as at Proxmox.)
+func (h *Hypervisor) checkBridges(spec Spec) error {
+	for _, n := range spec.NICs {
+		if n.Bridge != "" && len(h.Bridges) > 0 && !slices.Contains(h.Bridges, n.Bridge) {
+			return failed("bridge '%s' does not exist", n.Bridge)
 		}
 	}
-	vm.Config[key] = printNet(model, p)
 	return nil
 }
 

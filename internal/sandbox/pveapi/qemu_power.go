@@ -131,9 +131,14 @@ func (s *Server) start(ctx context.Context, id int) error {
 			return failed("VM %d already running", id)
 		}
 		booted = maps.Clone(vm.Config)
-		var err error
-		spec, err = vm.spec()
-		return err
+		h, err := s.hypervisor(vm.Node)
+		if err != nil {
+			return err
+		}
+		if spec, err = vm.spec(); err != nil {
+			return err
+		}
+		return h.checkBridges(spec)
 	})
 	if err != nil {
 		return err
