@@ -34,17 +34,16 @@ var ambiguous = []struct {
 	form *regexp.Regexp
 	why  string
 }{
-	{regexp.MustCompile(`^(?i:y|n|yes|no|on|off)$`), "is true or false to Ansible and text to others"},
+	{regexp.MustCompile(`^(?i:y|n|yes|no|on|off)$`), "is true or false to some readers and text to others"},
 	{regexp.MustCompile(`^[-+]?0[0-9_]+$`), "is octal to some readers and decimal to others"},
-	{regexp.MustCompile(`^[-+]?0[xXoObB][0-9a-fA-F_]+$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^[-+]?(0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)$`), "is a number to some readers and text to others"},
 	{regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`), "is a number in base 60 to Ansible and text to others"},
 	{regexp.MustCompile(`^[-+]?[0-9][0-9_]*$`), "is a number to some readers and text to others"},
 	{regexp.MustCompile(`^[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$`), "is a number to some readers and text to others"},
-	{regexp.MustCompile(`^[-+]?\.(?i:inf|nan)$`), "is a number to some readers and text to others"},
+	{regexp.MustCompile(`^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$`), "is a number to some readers and text to others"},
 	{regexp.MustCompile(`^[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?([Tt \t].*)?$`), "is a date to Ansible and text to others"},
 	{regexp.MustCompile(`^(=|<<)$`), "means something else to Ansible"},
 	{regexp.MustCompile(`^~$`), "is nothing, not the home directory"},
-	{regexp.MustCompile(`^(?i:null|true|false)$`), "is text to some readers and not to others"},
 }
 
 // classify says what a plain scalar is. Where the readers differ, why is the
@@ -79,11 +78,11 @@ func templated(text string) bool {
 func unambiguous(plain string) string {
 	quoted := `quote it: "` + plain + `"`
 	switch strings.ToLower(plain) {
-	case "y", "yes", "on", "true":
+	case "y", "yes", "on":
 		return "write true, or quote it for text"
-	case "n", "no", "off", "false":
+	case "n", "no", "off":
 		return "write false, or quote it for text"
-	case "~", "null":
+	case "~":
 		return "write null, or leave the key out"
 	}
 	if digits := strings.TrimLeft(strings.ReplaceAll(plain, "_", ""), "0"); plainInt.MatchString(digits) {
