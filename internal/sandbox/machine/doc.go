@@ -1,0 +1,15 @@
+// Package machine runs the VMs of a sandbox as real machines: systemd-nspawn
+// containers with an init, an sshd, a disk of limited size and a network card
+// of their own.
+//
+// What a machine is made of lives under one directory, its files on an ext4
+// file system in an image file of the VM's disk size. So a full disk is really
+// full, a snapshot is one copied file, and nothing is written outside the
+// directory. Making the file system takes some 25 ms, mounting it 10.
+//
+// A machine is a tree of processes in cgroups of its own, headed by its keeper
+// (scripts/keeper.sh). Its mounts and its network namespace are private to
+// that tree, without a name anywhere else: when the last process is gone, they
+// are gone too. The keeper does not depend on the process that started it and
+// is found again by its cgroup and its process file.
+package machine
