@@ -58,3 +58,21 @@ func readDatastore(ctx context.Context, machines Machines, machine string) (Data
 	}
 	return d, nil
 }
+
+// String is the member in a word; "-" where there is none.
+func (d *Datastore) String() string {
+	switch {
+	case d == nil:
+		return "-"
+	case !d.Answers:
+		return "no answer"
+	case d.Learner:
+		return "learner"
+	case !d.HasLeader:
+		return "no leader"
+	case d.Leader:
+		return "voter, leader"
+	default:
+		return "voter"
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +41,7 @@ type converge struct {
 	lab      *config.Lab
 	machines machines
 	supplies *supplies
+	keyFile  string // to log in with; infra makes it
 	healthy  func(ctx context.Context, machine string) error // waits until that member is whole again
 	timeout  time.Duration                                   // for a machine to boot
 
@@ -54,6 +57,9 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 	nodes := c.lab.Nodes()
 	quiet := make([]error, len(nodes))
 	c.seen = map[string]converger.Facts{}
+	if _, err := os.Stat(c.keyFile); errors.Is(err, fs.ErrNotExist) {
+		return c.allDeferred("the key to log in with is made first"), nil
+	}
 	err := each(nodes, func(i int, m *config.Machine) error {
 		ctx, cancel := context.WithTimeout(ctx, planPatience)
 		defer cancel()
@@ -80,7 +86,7 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 			reason = start.unknown
 		}
 		if reason != "" {
-			changes[i] = []step.Change{{Layer: "platform", Object: m.Name, Action: step.Update, Deferred: reason}}
+			changes[i] = []step.Change{deferred(m, reason)}
 			return nil
 		}
 		state, _, err := c.desired(ctx, m, facts, start)
@@ -95,6 +101,18 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 		return nil
 	})
 	return slices.Concat(changes...), err
+}
+
+func (c *converge) allDeferred(reason string) []step.Change {
+	var out []step.Change
+	for _, m := range c.lab.Nodes() {
+		out = append(out, deferred(m, reason))
+	}
+	return out
+}
+
+func deferred(m *config.Machine, reason string) step.Change {
+	return step.Change{Layer: "platform", Object: m.Name, Action: step.Update, Deferred: reason}
 }
 
 // Apply works on all machines at once; each goes as far as it can on its own.

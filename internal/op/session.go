@@ -18,6 +18,7 @@ import (
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/secrets"
 	"github.com/k3lab/k3lab/internal/step"
+	"github.com/k3lab/k3lab/internal/tfprovider"
 	"github.com/k3lab/k3lab/internal/workspace"
 )
 
@@ -53,6 +54,11 @@ func open(opts LabOptions) (*session, error) {
 	}
 	if s.secrets, err = secrets.Open(s.dir.Root()); err != nil {
 		return nil, err
+	}
+	if s.lab.Access.KeyFile == "" {
+		if err := tfprovider.Restore(s.dir.SSHKey(), s.dir.Path(secrets.FileName)); err != nil {
+			return nil, err
+		}
 	}
 	token, err := s.secrets.Get("k3s_token")
 	if err != nil {
@@ -151,7 +157,7 @@ func (s *session) steps(timeout time.Duration) step.Sequence {
 	watch := s.watch(timeout)
 	return step.Sequence{
 		infra.Provision(s.infra),
-		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, healthy: watch.member, timeout: timeout},
+		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), healthy: watch.member, timeout: timeout},
 		watch,
 	}
 }

@@ -84,6 +84,17 @@ func (k keyPair) create() (ssh.PublicKey, error) {
 	return k.write(text.Reveal())
 }
 
+// Restore puts a private key file that is missing back from the secrets file, as
+// on a second computer. Where neither has a key nothing is done: the key pair is
+// not made yet, or lost, which a plan says.
+func Restore(file, secretsFile string) error {
+	_, err := keyPair{file: file, secretsFile: secretsFile}.restore()
+	if errors.Is(err, errKeyLost) {
+		return nil
+	}
+	return err
+}
+
 func generate() (string, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
