@@ -29,6 +29,7 @@ type Supervisor struct {
 	children []*child
 	failed   chan error
 	stopping bool
+	broken   bool
 	// Exe is the program to start; this one, unless a test says otherwise.
 	Exe string
 }
@@ -84,6 +85,7 @@ func (s *Supervisor) ended(c *child, err error) {
 	if s.stopping {
 		return
 	}
+	s.broken = true
 	select {
 	case s.failed <- fmt.Errorf("%s ended: %v", c.name, reason(err)):
 	default:
@@ -116,13 +118,17 @@ func (s *Supervisor) Guard(ctx context.Context) (context.Context, context.Cancel
 }
 
 // Stop ends all children, the last started first, and returns when they are
-// gone.
+// gone. Once one has failed, the others are killed: they could only wait for
+// it.
 func (s *Supervisor) Stop() {
 	s.mu.Lock()
 	s.stopping = true
 	children := s.children
-	s.mu.Unlock()
 	deadline := time.After(grace)
+	if s.broken {
+		deadline = time.After(0)
+	}
+	s.mu.Unlock()
 	for i := len(children) - 1; i >= 0; i-- {
 		c := children[i]
 		_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails only when it is gone

@@ -67,7 +67,7 @@ func (d Dir) EtcdInitialized() bool {
 func (d Dir) MakeServer() error {
 	for _, dir := range []string{
 		d.TLS("etcd"), d.TLS("temporary-certs"), d.Server("cred"), d.Server("etc"),
-		d.Server("manifests"), d.Server("static", "charts"), d.Etcd(),
+		d.Server("manifests"), d.Server("static", "charts"), d.Etcd(), d.Snapshots(),
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err

@@ -153,6 +153,11 @@ func tend(ctx context.Context, client *clientv3.Client, since map[uint64]time.Ti
 			}
 			continue
 		}
+		if member.Name == "" {
+			// It has not announced itself yet. Promoted now, it would lose
+			// its announcement and wait long before it repeats it.
+			continue
+		}
 		_, err := client.MemberPromote(ctx, member.ID)
 		if err == nil {
 			logrus.Infof("Promoted learner %s", member.Name)

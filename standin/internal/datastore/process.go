@@ -14,6 +14,7 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"sigs.k8s.io/yaml"
 
 	"github.com/k3lab/k3lab/standin/internal/datadir"
@@ -68,6 +69,9 @@ func (m Member) WriteConfig() (string, error) {
 		"log-level":                   "warn",
 		"logger":                      "zap",
 		"force-new-cluster":           m.ForceNew,
+		// Servers join as learners, who cannot cost a quorum: no need to wait
+		// until the last one has been connected for five seconds.
+		"strict-reconfig-check": false,
 		// Left out of the file, it would be zero: every request a warning.
 		"warning-unary-request-duration": time.Second,
 		"client-transport-security":      security(m.Dir, "server-ca.crt", "server-client"),
@@ -119,7 +123,7 @@ func Serve(configFile string) error {
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	etcd, err := embed.StartEtcd(config)
+	etcd, err := start(config)
 	if err != nil {
 		return fmt.Errorf("starting etcd: %w", err)
 	}
@@ -136,4 +140,40 @@ func Serve(configFile string) error {
 		return fmt.Errorf("this member has been removed from the etcd cluster (tombstone written: %t)", tombstone == nil)
 	}
 	return fmt.Errorf("etcd stopped: %w", err)
+}
+
+const (
+	// announceTime is how long a member that knows its leader usually needs,
+	// many times over, to announce itself.
+	announceTime = 1500 * time.Millisecond
+	// envAgain marks the second start of a process.
+	envAgain = "K3LAB_STANDIN_ETCD_AGAIN"
+)
+
+// start starts etcd. A member that joins announces itself through the leader
+// and serves nobody until it sees its announcement arrive. If it arrives as part
+// of a snapshot, it is not recognised, and repeated only after eleven seconds.
+// The process starting anew repeats it at once; a clean stop first would wait
+// for those eleven seconds too.
+func start(config *embed.Config) (*embed.Etcd, error) {
+	etcd, err := embed.StartEtcd(config)
+	if err != nil || os.Getenv(envAgain) != "" || announced(etcd.Server) {
+		return etcd, err
+	}
+	return nil, syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), envAgain+"=1"))
+}
+
+// announced waits for a member's announcement. One that has stopped, or has no
+// leader to announce itself to, is left alone.
+func announced(server *etcdserver.EtcdServer) bool {
+	late := time.NewTimer(announceTime)
+	defer late.Stop()
+	select {
+	case <-server.ReadyNotify():
+		return true
+	case <-server.StopNotify():
+		return true
+	case <-late.C:
+		return server.Leader() == 0
+	}
 }
