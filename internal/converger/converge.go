@@ -150,7 +150,7 @@ func (v *view) plan(ctx context.Context, q Request) []action {
 		if ctx.Err() != nil {
 			return actions
 		}
-		if !r.hasTag(q.Tags) {
+		if !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) {
 			continue
 		}
 		more, err := v.planResource(r)

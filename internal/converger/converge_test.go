@@ -99,7 +99,7 @@ func TestConverge(t *testing.T) {
 				unit("k3s.service", "binary /usr/local/bin/k3s")},
 			want: []Change{{Resource: "binary /usr/local/bin/k3s", Action: "install", Detail: "v2 (SHA-256 " + sum("new")[:12] + "…)", Before: sum("old"), After: sum("new")},
 				{Resource: "unit k3s.service", Action: "restart", Detail: "because binary /usr/local/bin/k3s changes"}},
-			ran:   []string{"systemctl --quiet restart -- k3s.service"},
+			ran:   []string{"systemctl restart -- k3s.service"},
 			files: map[string]string{"/usr/local/bin/k3s": "new"}},
 		{name: "sysctls, kept in one sorted file", resources: []Resource{
 			{Sysctl: &Sysctl{Key: "vm.overcommit_memory", Value: "1"}}, {Sysctl: &Sysctl{Key: "net.ipv4.ip_forward", Value: "1"}}},
@@ -160,11 +160,11 @@ func TestConverge(t *testing.T) {
 				{Resource: "unit vip.service", Action: "enable"}, {Resource: "unit vip.service", Action: "start"}},
 			ran: []string{"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=180" +
 				" --option=Dpkg::Options::=--force-confdef --option=Dpkg::Options::=--force-confold -- vip",
-				"systemctl --no-reload --quiet enable -- vip.service", "systemctl daemon-reload", "systemctl --quiet restart -- vip.service"}},
+				"systemctl --no-reload --quiet enable -- vip.service", "systemctl daemon-reload", "systemctl restart -- vip.service"}},
 		{name: "a new unit", resources: []Resource{file("/etc/systemd/system/k3s.service", "[Unit]\n"), unit("k3s.service", "file /etc/systemd/system/k3s.service")},
 			want: []Change{{Resource: "file /etc/systemd/system/k3s.service", Action: "create", Detail: "mode 0644", After: "[Unit]\n"},
 				{Resource: "unit k3s.service", Action: "enable"}, {Resource: "unit k3s.service", Action: "start"}},
-			ran: []string{"systemctl --no-reload --quiet enable -- k3s.service", "systemctl daemon-reload", "systemctl --quiet restart -- k3s.service"}},
+			ran: []string{"systemctl --no-reload --quiet enable -- k3s.service", "systemctl daemon-reload", "systemctl restart -- k3s.service"}},
 		{name: "a unit that is not there", resources: []Resource{unit("k3s.service")},
 			want:    []Change{{Resource: "unit k3s.service", Error: "systemd knows no such unit"}},
 			remains: []Change{{Resource: "unit k3s.service", Error: "systemd knows no such unit"}}},
@@ -173,7 +173,7 @@ func TestConverge(t *testing.T) {
 			f.change(func(s *fakeState) { s.Units["k3s.service"].Active = "inactive" })
 		}, resources: []Resource{{Unit: &Unit{Name: "k3s.service", Enabled: true, Running: true, NoBlock: true}}},
 			want: []Change{{Resource: "unit k3s.service", Action: "start"}},
-			ran:  []string{"systemctl --quiet --no-block start -- k3s.service"}},
+			ran:  []string{"systemctl --no-block start -- k3s.service"}},
 		{name: "a unit that has failed", machine: func(_ *testing.T, f *fakeMachine) {
 			running(f)
 			f.change(func(s *fakeState) {
@@ -181,7 +181,7 @@ func TestConverge(t *testing.T) {
 			})
 		}, resources: []Resource{unit("k3s.service")},
 			want: []Change{{Resource: "unit k3s.service", Action: "start", Detail: "it has failed: exit-code"}},
-			ran:  []string{"systemctl reset-failed -- k3s.service", "systemctl --quiet start -- k3s.service"}},
+			ran:  []string{"systemctl reset-failed -- k3s.service", "systemctl start -- k3s.service"}},
 		{name: "a unit that is being started is left alone", machine: func(_ *testing.T, f *fakeMachine) {
 			running(f)
 			f.change(func(s *fakeState) { s.Units["k3s.service"].Active = "activating" })
@@ -190,7 +190,7 @@ func TestConverge(t *testing.T) {
 			resources: []Resource{file(config, "x"), {Unit: &Unit{Name: "k3s.service", Enabled: true, Running: true, ReloadOn: []string{"file " + config}}}},
 			want: []Change{{Resource: "file " + config, Action: "create", Detail: "mode 0644", After: "x"},
 				{Resource: "unit k3s.service", Action: "reload", Detail: "because file " + config + " changes"}},
-			ran: []string{"systemctl --quiet reload -- k3s.service"}},
+			ran: []string{"systemctl reload -- k3s.service"}},
 		{name: "units are switched off", machine: func(_ *testing.T, f *fakeMachine) {
 			running(f)
 			f.change(func(s *fakeState) {
@@ -199,8 +199,8 @@ func TestConverge(t *testing.T) {
 		}, resources: []Resource{{Unit: &Unit{Name: "k3s.service"}}, {Unit: &Unit{Name: "apt-daily.timer", Masked: true}}, {Unit: &Unit{Name: "gone.service"}}},
 			want: []Change{{Resource: "unit k3s.service", Action: "disable"}, {Resource: "unit k3s.service", Action: "stop"},
 				{Resource: "unit apt-daily.timer", Action: "stop"}, {Resource: "unit apt-daily.timer", Action: "update", Detail: "mask"}},
-			ran: []string{"systemctl --no-reload --quiet disable -- k3s.service", "systemctl --quiet stop -- k3s.service",
-				"systemctl --quiet stop -- apt-daily.timer", "systemctl --no-reload --quiet mask -- apt-daily.timer", "systemctl daemon-reload"}},
+			ran: []string{"systemctl --no-reload --quiet disable -- k3s.service", "systemctl stop -- k3s.service",
+				"systemctl stop -- apt-daily.timer", "systemctl --no-reload --quiet mask -- apt-daily.timer", "systemctl daemon-reload"}},
 		{name: "systemd has not read a unit file", machine: func(_ *testing.T, f *fakeMachine) {
 			running(f)
 			f.change(func(s *fakeState) { s.Units["k3s.service"].Stale = true })

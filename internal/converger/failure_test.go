@@ -29,7 +29,7 @@ func TestFailures(t *testing.T) {
 			},
 			resources: []Resource{unit("k3s.service"), file("/a", "x")},
 			want: []Change{{Resource: "unit k3s.service", Action: "start",
-				Error: "systemctl --quiet start --: Job for k3s.service failed.\nits journal ends:\n  first\n  last line of its journal"},
+				Error: "systemctl start -- k3s.service: Job for k3s.service failed.\nits journal ends:\n  first\n  last line of its journal"},
 				{Resource: "file /a", Action: "create", Detail: "mode 0644", After: "x", Made: true}}},
 		{name: "a unit is not started with what failed",
 			machine: func(_ *testing.T, f *fakeMachine) {
@@ -58,7 +58,7 @@ func TestFailures(t *testing.T) {
 			resources: []Resource{{Package: &Package{Name: "curl"}}},
 			want: []Change{{Resource: "package curl", Action: "install",
 				Error: "the package manager is held by process 42 (unattended-upgr), still after 3m0s\n" +
-					"apt-get install --yes --quiet: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 42 (unattended-upgr)"}}},
+					"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=180: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 42 (unattended-upgr)"}}},
 		{name: "outdated package lists are updated",
 			machine: func(_ *testing.T, f *fakeMachine) {
 				f.change(func(s *fakeState) { s.Packages["curl"] = "!E: Unable to locate package curl" })
@@ -136,6 +136,7 @@ func TestOnlyAndTags(t *testing.T) {
 		{"only one", Request{Only: []string{"file /b"}}, []string{"/b"}},
 		{"only one, of another tag", Request{Only: []string{"file /b"}, Tags: []string{"os"}}, nil},
 		{"none", Request{Only: []string{}}, nil},
+		{"one held", Request{Hold: []string{"file /b"}}, []string{"/a", "/c"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -178,7 +179,7 @@ func TestLostRestart(t *testing.T) {
 		t.Error(diff)
 	}
 	apply(t, f.converger(), Request{State: state})
-	if diff := cmp.Diff([]string{"systemctl --quiet restart -- k3s.service"}, f.ran); diff != "" {
+	if diff := cmp.Diff([]string{"systemctl restart -- k3s.service"}, f.ran); diff != "" {
 		t.Error(diff)
 	}
 	if got := plan(t, f.converger(), Request{State: state}); got != nil {
@@ -188,6 +189,24 @@ func TestLostRestart(t *testing.T) {
 	f.write(t, "/proc/sys/kernel/random/boot_id", "boot-2\n")
 	if got := plan(t, f.converger(), Request{State: state}); got != nil {
 		t.Errorf("planned after a boot: %v", got)
+	}
+}
+
+// TestHeldUnit shows that a unit that is left alone still gets its restart later.
+func TestHeldUnit(t *testing.T) {
+	const config = "/etc/k3s/config.yaml"
+	f := newFakeMachine(t)
+	f.change(func(s *fakeState) {
+		s.Units["k3s.service"] = &fakeUnit{Load: "loaded", Active: "active", File: "enabled"}
+	})
+	q := Request{State: State{Resources: []Resource{file(config, "new"), unit("k3s.service", "file "+config)}}}
+	held := q
+	held.Hold = []string{"unit k3s.service"}
+	if got := apply(t, f.converger(), held); len(got) != 1 || f.ran != nil {
+		t.Errorf("got %v, ran %v", got, f.ran)
+	}
+	if got := apply(t, f.converger(), q); len(got) != 1 || got[0].Action != "restart" {
+		t.Errorf("got %v", got)
 	}
 }
 

@@ -30,7 +30,7 @@ func (e *programError) Error() string {
 	if why == "" {
 		why = fmt.Sprintf("exit status %d", e.code)
 	}
-	return strings.Join(e.args[:min(len(e.args), 4)], " ") + ": " + why
+	return strings.Join(e.args[:min(len(e.args), 6)], " ") + ": " + why
 }
 
 // system runs programs for real.

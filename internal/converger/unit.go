@@ -171,7 +171,7 @@ func (p *unitPlan) change(verb string) func(ctx context.Context, w *writer) erro
 				return err
 			}
 		}
-		args := []string{"systemctl", "--quiet"}
+		args := []string{"systemctl"}
 		if u.NoBlock {
 			args = append(args, "--no-block")
 		}

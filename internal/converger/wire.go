@@ -131,6 +131,9 @@ type Request struct {
 	// Only limits apply to the changes of these resources, by ID (the Resource
 	// of planned changes); nil means all, an empty list none.
 	Only []string `json:"only"`
+	// Hold names resources, by ID, that are left alone for now, as a unit that
+	// must not be started yet. What earlier resources owe it is remembered.
+	Hold []string `json:"hold,omitempty"`
 	// Tags limits plan and apply to resources with one of these tags; none
 	// means all.
 	Tags []string `json:"tags,omitempty"`

@@ -38,7 +38,8 @@ type machine struct {
 	runner remote.Runner
 	arch   string
 
-	ship chan struct{} // held to copy the converger there
+	ship    chan struct{} // held to copy the converger there
+	shipped remote.Runner // the connection over which it was copied
 }
 
 // New returns a fleet; nothing is connected yet.

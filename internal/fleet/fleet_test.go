@@ -291,6 +291,7 @@ func TestPush(t *testing.T) {
 				return 0
 			})
 			m.Answer("", "rm", "-f", "--", target)
+			m.Answer("", "sh", "-c", `cd "$1" && ls -1t | tail -n +3 | xargs -r rm -f --`, "sh", "/var/lib/k3lab/cache")
 			f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})
 			events, err := applying(t, func(ctx context.Context, w step.Writer) error {
 				got, err := f.Push(ctx, w, "server-1", local, sum)

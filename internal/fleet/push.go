@@ -83,6 +83,11 @@ func (f *Fleet) upload(ctx context.Context, w step.Writer, machine, localFile, p
 		return err
 	}
 	w.Report(report.Event{Kind: report.ChangeMade, Object: machine, Message: fmt.Sprintf("copy %s (%d MiB)", info.Name(), info.Size()>>20)})
+	// The one before it stays, for the way back.
+	prune := `cd "$1" && ls -1t | tail -n +3 | xargs -r rm -f --`
+	if err := r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", prune, "sh", cacheDir}, Root: true}); err != nil {
+		return fmt.Errorf("old files of the cache: %w", err)
+	}
 	return nil
 }
 

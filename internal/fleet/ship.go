@@ -54,6 +54,9 @@ func (f *Fleet) install(ctx context.Context, r remote.Runner, m *machine, b Bina
 		return err
 	}
 	defer func() { <-m.ship }()
+	if m.shipped == r {
+		return nil // by another call, while this one waited
+	}
 	path := convergerDir + "/" + b.SHA256
 	if err := r.Put(ctx, path, bytes.NewReader(b.Content), int64(len(b.Content)), 0o755); err != nil {
 		return err
@@ -79,6 +82,7 @@ func (f *Fleet) install(ctx context.Context, r remote.Runner, m *machine, b Bina
 	if err := r.Run(ctx, remote.Cmd{Args: old, Root: true}); err != nil {
 		return fmt.Errorf("old convergers: %w", err)
 	}
+	m.shipped = r
 	return nil
 }
 

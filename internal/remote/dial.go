@@ -35,17 +35,18 @@ var ciphers = []string{
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	o = o.withDefaults()
 	var refusedSince time.Time
+	var last error // of an attempt that ctx did not end: it says more
 	told, pause := "", retryFirst
 	for {
 		c, err := dialOnce(ctx, o)
 		if err == nil {
 			return c, nil
 		}
-		if ctx.Err() != nil && !errors.Is(err, context.DeadlineExceeded) && told != "" {
-			err = errors.New(told) // what was waited for says more than that it was ended
+		if ctx.Err() == nil || last == nil {
+			last = err
 		}
 		if ctx.Err() != nil {
-			return nil, gaveUp(ctx, o, err)
+			return nil, gaveUp(ctx, o, last)
 		}
 		switch {
 		case refused(err):
@@ -53,8 +54,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 				refusedSince = time.Now()
 			}
 			if time.Since(refusedSince) >= o.AuthGrace {
-				return nil, fault.New(fault.Unreachable, o.Machine, "the key the machine was made with, see access in ansible/group_vars/all.yaml",
-					"ssh %s: the machine accepts no key of %s for user %s: %w", o.Address, keyNames(o), o.User, err)
+				return nil, notAccepted(o, err)
 			}
 		case !transient(err):
 			return nil, fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, err)
@@ -67,7 +67,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, gaveUp(ctx, o, err)
+			return nil, gaveUp(ctx, o, last)
 		case <-time.After(pause):
 			pause = min(2*pause, retryMost)
 		}
@@ -82,7 +82,15 @@ func gaveUp(ctx context.Context, o Options, last error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, context.Cause(ctx))
 	}
+	if refused(last) {
+		return notAccepted(o, last)
+	}
 	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: %w: %s", o.Address, ErrNoAnswer, cause(last))
+}
+
+func notAccepted(o Options, err error) error {
+	return fault.New(fault.Unreachable, o.Machine, "the key the machine was made with, see access in ansible/group_vars/all.yaml",
+		"ssh %s: the machine accepts no key of %s for user %s: %w", o.Address, keyNames(o), o.User, err)
 }
 
 func dialOnce(ctx context.Context, o Options) (*Client, error) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/remote"
@@ -266,5 +267,27 @@ func TestKeyWithoutPassphraseIsNeeded(t *testing.T) {
 	_, err = remote.Dial(soon(t, 5*time.Second), o)
 	if want := "no usable SSH key: " + path + ": has a passphrase"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestPutOnAFullDisk(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("k3lab-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("needs to mount: ", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	content := strings.Repeat("x", 2<<20)
+	err := remote.NewLocal().Put(t.Context(), filepath.Join(dir, "file"), strings.NewReader(content), int64(len(content)), 0o600)
+	want := "disk full: " + dir + "/file (2 MiB) cannot be written, 0 MiB are free on " + dir + ": write " + dir + "/file: exit status 1: "
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s…", err, want)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }

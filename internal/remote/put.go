@@ -50,7 +50,8 @@ func put(ctx context.Context, r run, target string, content io.Reader, size int6
 		Stdin: content,
 	})
 	var exit *ExitError
-	if !errors.As(err, &exit) {
+	var explained *fault.Error
+	if !errors.As(err, &exit) || errors.As(err, &explained) {
 		return err
 	}
 	exit.Args = []string{"write", target}

@@ -21,8 +21,9 @@ const (
 	// because sshd forwards no signals to what runs as root.
 	announce     = `echo "` + pidMark + `$$" >&2; exec "$@"`
 	pidMark      = "k3lab-pid:"
-	termPatience = 3 * time.Second // between asking a command to end and ending it
-	killPatience = 5 * time.Second // for the machine to do either
+	termPatience = 3 * time.Second  // between asking a command to end and ending it
+	openPatience = 10 * time.Second // for a machine that refuses sessions
+	killPatience = 5 * time.Second  // for the machine to do either
 )
 
 // Run implements Runner. When ctx ends first, the command is ended too.
@@ -71,8 +72,28 @@ func (c *Client) Run(ctx context.Context, cmd Cmd) error {
 	}
 }
 
-// session opens a session, which waits for the machine, without outliving ctx.
+// session opens a session. The machine may still count sessions that have ended,
+// and refuse another until it no longer does.
 func (c *Client) session(ctx context.Context) (*ssh.Session, error) {
+	giveUp := time.Now().Add(openPatience)
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		s, err := c.open(ctx)
+		var refused *ssh.OpenChannelError
+		if !errors.As(err, &refused) || time.Now().After(giveUp) {
+			return s, err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// open opens a session, which waits for the machine, without outliving ctx.
+func (c *Client) open(ctx context.Context) (*ssh.Session, error) {
 	type opened struct {
 		session *ssh.Session
 		err     error
@@ -147,7 +168,7 @@ func (c *Client) outcome(cmd Cmd, r *running, err error) error {
 	}
 	e := &ExitError{Args: cmd.Args, Code: exit.ExitStatus(), Signal: exit.Signal(), Stderr: r.tail.String()}
 	if cmd.Root && c.user != "root" && strings.HasPrefix(e.Stderr, "sudo: ") && r.pid() == 0 {
-		return fault.New(fault.Unreachable, c.machine, "a login user who may use sudo without a password", "user %s cannot become root: %w", c.user, e)
+		return fault.New(fault.Unreachable, c.machine, "a login user who may use sudo without a password", "user %s cannot become root: %s", c.user, lastLines(e.Stderr, 1))
 	}
 	return e
 }

@@ -127,7 +127,7 @@ func cancelling(t *testing.T, r remote.Runner) {
 	done := make(chan error, 1)
 	go func() {
 		// The child must end too, else it would hold the output open and write the file.
-		script := "echo started; (sleep 2; echo late >" + filepath.Join(dir, "late") + ") & wait"
+		script := "mkdir -p " + dir + "; echo started; (sleep 2; echo late >" + filepath.Join(dir, "late") + ") & wait"
 		done <- r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", script}, Stdout: &once{started: started}, Root: true})
 	}()
 	<-started
