@@ -3,6 +3,7 @@ package converger
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -293,7 +294,7 @@ func collect(t *testing.T, f func(context.Context, Request, func(Change)) error,
 		failed = failed || c.Error != ""
 		changes = append(changes, c)
 	})
-	if err != nil && (err != ErrFailed || !failed) {
+	if err != nil && (!errors.Is(err, ErrFailed) || !failed) {
 		t.Fatal(err)
 	}
 	if err == nil && failed {

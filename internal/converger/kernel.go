@@ -28,24 +28,25 @@ func (v *view) planSysctl(s *Sysctl) ([]action, error) {
 	if err != nil && !notThere(err) {
 		return nil, err
 	}
+	there := err == nil
 	now, want := normal(string(is)), normal(s.Value)
 	foreign := v.container && !slices.ContainsFunc(ownSettings, func(p string) bool { return strings.HasPrefix(s.Key, p) })
 	kept, listed := v.sysctls[s.Key]
 	switch {
-	case foreign && err != nil:
+	case foreign && !there:
 		return told("belongs to the computer and is not there; it should be " + want), nil
 	case foreign && now != want:
 		return told(fmt.Sprintf("belongs to the computer: it is %s there and should be %s", now, want)), nil
 	case foreign:
 		return nil, nil
-	case v.container && err != nil:
+	case v.container && !there:
 		return told("is not there in this container; the computer lacks the kernel module that brings it"), nil
-	case err == nil && now == want && listed && normal(kept) == want:
+	case there && now == want && listed && normal(kept) == want:
 		return nil, nil
 	}
 	change := Change{Action: "update", Before: now, After: want, Detail: now + " → " + want}
 	switch {
-	case err != nil:
+	case !there:
 		change.Action, change.Detail = "create", want
 	case now == want:
 		change.Detail = want + " also after a reboot"
@@ -150,7 +151,7 @@ func (v *view) unwantedSysctls() []string {
 	return unwanted(wanted, maps.Keys(v.sysctls))
 }
 
-func (v *view) dropSysctl(key string) []action {
+func (v *view) dropSysctl(string) []action {
 	return one(Change{Action: "delete", Detail: "no longer kept; what it is now stays until the next boot"},
 		func(_ context.Context, w *writer) error { return w.once(sysctlPath, w.writeSysctlFile) })
 }

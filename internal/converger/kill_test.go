@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	n, _ := strconv.Atoi(os.Getenv(childKill))
 	f.before = func([]string) {
 		if n--; n == 0 {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 	}
 	if err := f.converger().Apply(context.Background(), killState(), func(Change) {}); err != nil {
@@ -92,7 +92,7 @@ func killed(t *testing.T, root string, beforeProgram int, after time.Duration) b
 		t.Fatal(err)
 	}
 	if after > 0 {
-		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	err := cmd.Wait()

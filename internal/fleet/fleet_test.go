@@ -125,7 +125,7 @@ func TestConvergerIsCopiedOnce(t *testing.T) {
 		if want := `{"state":{"machine":"server-1","resources":null},"only":null}`; c.Stdin != want || !c.Root {
 			t.Errorf("got %q, root %v", c.Stdin, c.Root)
 		}
-		io.WriteString(out, lines(planned))
+		fmt.Fprint(out, lines(planned))
 		return 0
 	})
 	f, dials := open(t, map[string]*remotetest.Fake{"server-1": m})
@@ -189,8 +189,8 @@ func TestApplyReportsEachChange(t *testing.T) {
 	notice := converger.Change{Resource: "sysctl vm.x", Notice: "belongs to the computer"}
 	m := machine(t, func(_ context.Context, c remotetest.Call, out, _ io.Writer) int {
 		text := lines(made, notice, failed)
-		io.WriteString(out, text[:30]) // lines may arrive in parts
-		io.WriteString(out, text[30:])
+		fmt.Fprint(out, text[:30]) // lines may arrive in parts
+		fmt.Fprint(out, text[30:])
 		return 1
 	})
 	f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})
@@ -221,11 +221,11 @@ func TestConvergerThatBreaks(t *testing.T) {
 		want   string
 	}{
 		{"it says why", func(_ context.Context, _ remotetest.Call, _, errs io.Writer) int {
-			io.WriteString(errs, "k3lab-converger: request: bad\n")
+			fmt.Fprint(errs, "k3lab-converger: request: bad\n")
 			return 1
 		}, "server-1: " + path + " plan: exit status 1: k3lab-converger: request: bad"},
 		{"it is killed", func(_ context.Context, _ remotetest.Call, out, _ io.Writer) int {
-			io.WriteString(out, lines(converger.Change{Resource: "file /a", Error: "unreadable"}))
+			fmt.Fprint(out, lines(converger.Change{Resource: "file /a", Error: "unreadable"}))
 			return 137
 		}, "server-1: file /a: unreadable\nserver-1: " + path + " plan: exit status 137"},
 	}
@@ -245,7 +245,7 @@ func TestFacts(t *testing.T) {
 		if diff := cmp.Diff([]string{path, "facts"}, c.Args); diff != "" || c.Stdin != `{"paths":["/x"]}` {
 			t.Errorf("%s %s", diff, c.Stdin)
 		}
-		io.WriteString(out, `{"arch":"arm64","paths":{"/x":true}}`)
+		fmt.Fprint(out, `{"arch":"arm64","paths":{"/x":true}}`)
 		return 0
 	})
 	f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})

@@ -94,8 +94,8 @@ func openSSH(t testing.TB) remote.Options {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	})
 	return remote.Options{
 		Machine: "server-1", Address: address, User: "root",

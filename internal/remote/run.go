@@ -53,12 +53,16 @@ func (c *Client) Run(ctx context.Context, cmd Cmd) error {
 	}
 	fed := make(chan error, 1)
 	go func() { fed <- feed(stdin, cmd.Stdin) }()
-	ended := make(chan error, 1)
-	go func() { ended <- s.Wait() }()
+	ended := make(chan struct{})
+	var end error // once ended is closed
+	go func() {
+		defer close(ended)
+		end = s.Wait()
+	}()
 	for {
 		select {
-		case err := <-ended:
-			return c.outcome(cmd, r, err)
+		case <-ended:
+			return c.outcome(cmd, r, end)
 		case err := <-fed:
 			fed = nil
 			if err != nil && !errors.Is(err, io.EOF) { // what it was to read is gone; it must not go on with half of it
@@ -166,6 +170,7 @@ func (c *Client) outcome(cmd Cmd, r *running, err error) error {
 	case !errors.As(err, &exit):
 		return c.broken(err)
 	}
+	r.stderr.flush()
 	e := &ExitError{Args: cmd.Args, Code: exit.ExitStatus(), Signal: exit.Signal(), Stderr: r.tail.String()}
 	if cmd.Root && c.user != "root" && strings.HasPrefix(e.Stderr, "sudo: ") && r.pid() == 0 {
 		return fault.New(fault.Unreachable, c.machine, "a login user who may use sudo without a password", "user %s cannot become root: %s", c.user, lastLines(e.Stderr, 1))
@@ -175,13 +180,17 @@ func (c *Client) outcome(cmd Cmd, r *running, err error) error {
 
 // kill ends the command and what it started, and waits until it has ended, but
 // never longer than a machine that is alive needs.
-func (c *Client) kill(r *running, root bool, ended <-chan error) {
-	pid := r.pid()
-	if pid == 0 {
-		return // not started yet; closing the session is all there is
-	}
+func (c *Client) kill(r *running, root bool, ended <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
 	defer cancel()
+	select {
+	case <-r.stderr.begun: // it tells its process ID before anything else
+	case <-ended:
+		return
+	case <-ctx.Done():
+		return // closing the session is all there is
+	}
+	pid := r.pid()
 	for _, signal := range []string{"TERM", "KILL"} {
 		done := make(chan struct{})
 		go func() {
@@ -238,7 +247,7 @@ func newRunning(cmd Cmd) *running {
 	if stdout == nil {
 		stdout = io.Discard
 	}
-	return &running{stdout: &gate{next: stdout}, stderr: &marked{gate: gate{next: stderr}}, tail: t}
+	return &running{stdout: &gate{next: stdout}, stderr: &marked{gate: gate{next: stderr}, begun: make(chan struct{})}, tail: t}
 }
 
 func (r *running) pid() int { return r.stderr.number() }
@@ -272,10 +281,11 @@ func (g *gate) shut() {
 
 // marked passes stderr on without the line that tells the process ID.
 type marked struct {
-	gate gate
-	mu   sync.Mutex
-	pid  int
-	line []byte // begun, and not ended yet; only before the mark
+	gate  gate
+	begun chan struct{} // closed when the process ID is known
+	mu    sync.Mutex
+	pid   int
+	line  []byte // begun, and not ended yet; only before the mark
 }
 
 func (m *marked) Write(p []byte) (int, error) {
@@ -294,6 +304,7 @@ func (m *marked) Write(p []byte) (int, error) {
 		if digits, ok := bytes.CutPrefix(line, []byte(pidMark)); ok {
 			if pid, err := strconv.Atoi(string(digits)); err == nil {
 				m.pid = pid
+				close(m.begun)
 				break
 			}
 		}
@@ -309,6 +320,14 @@ func (m *marked) Write(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// flush passes on what a command wrote that ended before it told its process ID.
+func (m *marked) flush() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, _ = m.gate.Write(m.line) // into memory, or to a caller who is told of the end anyway
+	m.line = nil
 }
 
 func (m *marked) number() int {

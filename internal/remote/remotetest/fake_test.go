@@ -17,7 +17,7 @@ func TestFakeConformance(t *testing.T) {
 		f := NewFake(t)
 		f.Handle(func(_ context.Context, c Call, out, _ io.Writer) int {
 			for _, a := range c.Args[2:] {
-				io.WriteString(out, strings.Replace(c.Args[1], "%s", a, 1))
+				fmt.Fprint(out, strings.Replace(c.Args[1], "%s", a, 1))
 			}
 			return 0
 		}, "printf")
@@ -27,7 +27,7 @@ func TestFakeConformance(t *testing.T) {
 				file, _ := f.File(c.Args[1])
 				text = file.Content
 			}
-			io.WriteString(out, text)
+			fmt.Fprint(out, text)
 			return 0
 		}, "cat")
 		f.Handle(func(_ context.Context, c Call, out, _ io.Writer) int {
@@ -43,7 +43,7 @@ func TestFakeConformance(t *testing.T) {
 				}
 			}
 			sort.Strings(names)
-			io.WriteString(out, strings.Join(names, ""))
+			fmt.Fprint(out, strings.Join(names, ""))
 			return 0
 		}, "ls", "-A")
 		f.Handle(func(context.Context, Call, io.Writer, io.Writer) int { return 127 }, "/no/such/program")
@@ -56,13 +56,13 @@ func TestFakeConformance(t *testing.T) {
 func shell(ctx context.Context, c Call, out, errs io.Writer) int {
 	switch script := c.Args[2]; {
 	case script == "echo out; echo err >&2":
-		io.WriteString(out, "out\n")
-		io.WriteString(errs, "err\n")
+		fmt.Fprint(out, "out\n")
+		fmt.Fprint(errs, "err\n")
 	case script == "echo why >&2; exit 3":
-		io.WriteString(errs, "why\n")
+		fmt.Fprint(errs, "why\n")
 		return 3
 	case strings.Contains(script, "echo started; "):
-		io.WriteString(out, "started\n")
+		fmt.Fprint(out, "started\n")
 		<-ctx.Done()
 		return 143
 	}

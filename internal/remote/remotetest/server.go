@@ -41,7 +41,7 @@ func NewServer(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{t: t, conns: map[net.Conn]bool{}, KeyFile: filepath.Join(t.TempDir(), "id_ed25519")}
 	var err error
-	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if s.listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	s.Address = s.listener.Addr().String()

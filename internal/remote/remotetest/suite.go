@@ -221,7 +221,7 @@ func onlyOld(t *testing.T, r remote.Runner, path string) {
 }
 
 func dialing(t *testing.T, r remote.Runner) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
