@@ -69,7 +69,33 @@ func (t *Terraform) adopt(ctx context.Context, r report.Reporter, plan *tfjson.P
 		return nil, err
 	}
 	again, err := t.plan(ctx, r, false)
-	return again, errors.Join(err, os.Remove(file))
+	if err = errors.Join(err, os.Remove(file)); err != nil {
+		return nil, err
+	}
+	if again != nil {
+		if err := t.names.replacedOnImport(again); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+	}
+	return again, nil
+}
+
+// replacedOnImport refuses to take over and replace in one go, which the
+// provider cannot do: an imported VM has no timeouts yet, so deleting it times
+// out at once. OpenTofu would do it to templates, because there the creation of
+// what they are made from counts as a change of it.
+func (n naming) replacedOnImport(plan *tfjson.Plan) error {
+	var refused []error
+	for _, rc := range plan.ResourceChanges {
+		if rc.Change.Importing == nil || !rc.Change.Actions.Replace() {
+			continue
+		}
+		s := n.subjectOfChange(rc)
+		refused = append(refused, fault.New(fault.Failed, s.String(),
+			fmt.Sprintf("qm destroy %s --purge on %s, then the same command again; no machine needs it", text(at(rc.Change.Before, "vm_id")), text(at(rc.Change.Before, "node_name"))),
+			"vm %s was left by an interrupted run", text(at(rc.Change.Before, "vm_id"))))
+	}
+	return errors.Join(refused...)
 }
 
 // existing returns what a creation would collide with, nil when there is

@@ -61,7 +61,10 @@ func describe(s subject, act step.Action, rc *tfjson.ResourceChange) step.Change
 	case step.Delete:
 		c.Detail = summary(s, rc.Change.Before)
 	default:
-		differences := slices.DeleteFunc(compare(rc.Change), func(d difference) bool { return s.follows(d.path) })
+		differences := slices.DeleteFunc(compare(rc.Change), func(d difference) bool {
+			// What is taken over has only been read in part: empty may be unknown.
+			return s.follows(d.path) || rc.Change.Importing != nil && d.before == `""`
+		})
 		if s.resource == inventoryFile && len(differences) == 0 {
 			c.Detail = "the file was changed or removed"
 			break

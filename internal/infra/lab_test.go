@@ -86,11 +86,7 @@ func newRig(t *testing.T) *rig {
 	if testing.Short() {
 		t.Skip("runs terraform")
 	}
-	if _, err := exec.LookPath("terraform"); err != nil {
-		if _, err := exec.LookPath("tofu"); err != nil {
-			t.Skip("neither terraform nor tofu is in PATH")
-		}
-	}
+	terraform(t)
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +117,18 @@ func newRig(t *testing.T) *rig {
 	r.write("terraform/providers.k3lab.tf", infra.ProvidersFile(r.lab()), 0o644)
 	r.write("key", privateKey(t), 0o600)
 	return r
+}
+
+// terraform is the path of the terraform or tofu the tests run.
+func terraform(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"terraform", "tofu"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("neither terraform nor tofu is in PATH")
+	return ""
 }
 
 // serve serves the API of a cluster of these hypervisors and returns its address.

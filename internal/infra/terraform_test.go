@@ -288,10 +288,7 @@ func TestByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("terraform is not in PATH")
-	}
+	binary := terraform(t)
 	for _, args := range [][]string{{"plan", "-detailed-exitcode", "-input=false"}, {"validate"}, {"fmt", "-check", "-recursive"}} {
 		cmd := exec.CommandContext(t.Context(), binary, append([]string{"-chdir=" + filepath.Join(r.dir, "terraform")}, args...)...)
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
@@ -361,10 +358,7 @@ func read(t *testing.T, path string) string {
 // wrapper makes a terraform that notes its arguments and environment names.
 func wrapper(t *testing.T, notes string) string {
 	t.Helper()
-	binary, err := exec.LookPath("terraform")
-	if err != nil {
-		t.Skip("terraform is not in PATH")
-	}
+	binary := terraform(t)
 	path := filepath.Join(t.TempDir(), "terraform")
 	script := "#!/bin/sh\nprintf '%s\\n' \"$*\" >>" + notes + "\necho $$ >>" + notes + ".pid\nexec " + binary + " \"$@\"\n"
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {

@@ -68,7 +68,12 @@ resource "proxmox_virtual_environment_vm" "template" {
   serial_device {}
 
   lifecycle {
-    ignore_changes       = all
+    # Whatever is done to a template by hand is no reason to touch it. (Not "all":
+    # a template taken over from an interrupted run needs its timeouts set.)
+    ignore_changes = [
+      agent, boot_order, cpu, description, disk, initialization, memory, name,
+      node_name, operating_system, pool_id, scsi_hardware, serial_device, tags, vga,
+    ]
     replace_triggered_by = [terraform_data.template[each.key]]
   }
 }
