@@ -95,16 +95,21 @@ func (f *Fleet) converge(ctx context.Context, machine, verb string, q converger.
 	if errors.As(err, &exit) && exit.Code == 1 && failed != nil && strings.TrimSpace(exit.Stderr) == "" {
 		err = nil // the lines say what failed
 	}
-	return changes, errors.Join(append(failed, err)...)
+	return changes, errors.Join(append(failed, err, on(machine, lines.err))...)
 }
 
-// jsonLines hands on each whole line as it arrives.
+// jsonLines hands on each whole line as it arrives, up to the first that is
+// not understood. It goes on reading, so that the converger can go on to its end.
 type jsonLines struct {
 	each func(line []byte) error
 	rest []byte
+	err  error
 }
 
 func (j *jsonLines) Write(p []byte) (int, error) {
+	if j.err != nil {
+		return len(p), nil
+	}
 	j.rest = append(j.rest, p...)
 	for {
 		line, rest, whole := bytes.Cut(j.rest, []byte("\n"))
@@ -112,7 +117,8 @@ func (j *jsonLines) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if err := j.each(line); err != nil {
-			return 0, fmt.Errorf("converger: %w", err)
+			j.err = fmt.Errorf("converger: %w", err)
+			return len(p), nil
 		}
 		j.rest = rest
 	}

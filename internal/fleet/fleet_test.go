@@ -224,6 +224,10 @@ func TestConvergerThatBreaks(t *testing.T) {
 			fmt.Fprint(errs, "k3lab-converger: request: bad\n")
 			return 1
 		}, "server-1: " + path + " plan: exit status 1: k3lab-converger: request: bad"},
+		{"it says what nobody understands", func(_ context.Context, _ remotetest.Call, out, _ io.Writer) int {
+			fmt.Fprint(out, "{}\nnonsense\n{}\n")
+			return 0
+		}, "server-1: converger: invalid character 'o' in literal null (expecting 'u')"},
 		{"it is killed", func(_ context.Context, _ remotetest.Call, out, _ io.Writer) int {
 			fmt.Fprint(out, lines(converger.Change{Resource: "file /a", Error: "unreadable"}))
 			return 137

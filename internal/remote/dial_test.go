@@ -2,7 +2,10 @@ package remote_test
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sys/unix"
 
 	"github.com/k3lab/k3lab/internal/fault"
@@ -268,6 +273,67 @@ func TestKeyWithoutPassphraseIsNeeded(t *testing.T) {
 	if want := "no usable SSH key: " + path + ": has a passphrase"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
+}
+
+// TestPinnedKeyIsAskedFor: a machine with several host keys must show the pinned
+// one, whatever this computer would prefer.
+func TestPinnedKeyIsAskedFor(t *testing.T) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := remotetest.NewServer(t)
+	server.AddHostKey(second)
+	known := filepath.Join(t.TempDir(), "known")
+	pinned := knownhosts.Line([]string{server.Address}, second.PublicKey()) + "\n"
+	if err := os.WriteFile(known, []byte(pinned), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, server.Options(known))
+	if text, err := os.ReadFile(known); err != nil || string(text) != pinned {
+		t.Errorf("known hosts became %q, %v", text, err)
+	}
+}
+
+func TestKeyOfTheAgent(t *testing.T) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := agent.NewKeyring()
+	if err := keys.Add(agent.AddedKey{PrivateKey: private}); err != nil {
+		t.Fatal(err)
+	}
+	public, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go agent.ServeAgent(keys, conn) //nolint:errcheck // ends with the connection
+		}
+	}()
+	t.Setenv("SSH_AUTH_SOCK", socket)
+	server := remotetest.NewServer(t)
+	server.Accept(public)
+	o := server.Options(filepath.Join(t.TempDir(), "known"))
+	dial(t, o) // the key of the file is refused, the agent's is not
+	o.KeyFile = ""
+	dial(t, o)
 }
 
 func TestPutOnAFullDisk(t *testing.T) {

@@ -106,6 +106,13 @@ func (s *Server) Rebuild() {
 	s.config = config
 }
 
+// AddHostKey has the server show one more host key from now on.
+func (s *Server) AddHostKey(key ssh.Signer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.AddHostKey(key)
+}
+
 // Accept has the server take this public key from now on; nil: none.
 func (s *Server) Accept(key ssh.PublicKey) {
 	s.mu.Lock()
