@@ -177,7 +177,7 @@ func saveSnapshot(t *testing.T, m *machine) string {
 	}
 	name := filepath.Base(files[0])
 	if out := m.mustKubectl("get", "etcdsnapshotfiles", "-o", "jsonpath={.items[*].spec.snapshotName}"); out != name {
-		t.Fatalf("want an object for %s, got %q", name, out)
+		t.Fatalf("want an object for %s, got %q; save said:\n%s", name, out, errOut)
 	}
 	return "/var/lib/rancher/k3s/server/db/snapshots/" + name
 }

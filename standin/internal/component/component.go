@@ -9,6 +9,7 @@ package component
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -45,6 +46,15 @@ func NewSupervisor() *Supervisor {
 	return &Supervisor{failed: make(chan error, 1), Exe: "/proc/self/exe"}
 }
 
+// logs is where a child's log goes: without Kubernetes' informational lines,
+// unless debugging, so that the end of the journal says what went wrong.
+func (s *Supervisor) logs() io.Writer {
+	if logrus.IsLevelEnabled(logrus.DebugLevel) {
+		return os.Stderr
+	}
+	return &quieter{out: os.Stderr}
+}
+
 // Start runs this binary again as the named component.
 func (s *Supervisor) Start(name string, args ...string) error {
 	s.mu.Lock()
@@ -54,7 +64,7 @@ func (s *Supervisor) Start(name string, args ...string) error {
 	}
 	cmd := exec.Command(s.Exe, append([]string{name}, args...)...)
 	cmd.Args[0] = "k3s"
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = os.Stdout, s.logs()
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	c := &child{name: name, cmd: cmd, done: make(chan struct{})}

@@ -3,6 +3,7 @@
 package datastore
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,9 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 	"sigs.k8s.io/yaml"
 
 	"github.com/k3lab/k3lab/standin/internal/datadir"
@@ -121,6 +125,7 @@ func Serve(configFile string) error {
 	if err != nil {
 		return err
 	}
+	config.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(survive)}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	etcd, err := start(config)
@@ -140,6 +145,18 @@ func Serve(configFile string) error {
 		return fmt.Errorf("this member has been removed from the etcd cluster (tombstone written: %t)", tombstone == nil)
 	}
 	return fmt.Errorf("etcd stopped: %w", err)
+}
+
+// survive turns a panic in a request into its failure. Asked for its status
+// between its removal and its end, a member panics, and then leaves no
+// tombstone.
+func survive(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = grpcstatus.Errorf(codes.Internal, "panic: %v", r)
+		}
+	}()
+	return handle(ctx, request)
 }
 
 const (

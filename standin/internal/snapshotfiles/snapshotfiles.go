@@ -50,11 +50,13 @@ func New(config *rest.Config, node string) (*Files, error) {
 // Sync creates objects for files that have none and deletes those whose file
 // is gone.
 func (f *Files) Sync(ctx context.Context, dir string) error {
-	snapshots, err := datastore.List(dir)
+	// Objects first: a snapshot saved meanwhile by somebody else then has a file
+	// without an object, which is made, and never an object that looks stale.
+	listed, err := f.client.Resource(files).List(ctx, metav1.ListOptions{LabelSelector: labelNode + "=" + f.node})
 	if err != nil {
 		return err
 	}
-	listed, err := f.client.Resource(files).List(ctx, metav1.ListOptions{LabelSelector: labelNode + "=" + f.node})
+	snapshots, err := datastore.List(dir)
 	if err != nil {
 		return err
 	}
