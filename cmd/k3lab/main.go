@@ -9,6 +9,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
 	"github.com/k3lab/k3lab/internal/cli"
 )
 
@@ -21,6 +24,8 @@ func run() int {
 	if code, served := cli.ServePlugin(version); served {
 		return code
 	}
+	// Kubernetes' client logs what it also returns as an error.
+	klog.SetLogger(logr.Discard())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 2)

@@ -112,6 +112,9 @@ func writeStatus(w io.Writer, s *op.Status) error {
 			text.WriteString("  " + p + "\n")
 		}
 	}
+	if s.K3s != "" {
+		fmt.Fprintf(&text, "K3s: %s\n", s.K3s)
+	}
 	for _, n := range s.Notes {
 		text.WriteString(n + "\n")
 	}

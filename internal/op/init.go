@@ -47,6 +47,17 @@ func Init(opts InitOptions) (*workspace.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := fromEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	notice, err := c.note(dir)
+	if err != nil {
+		return nil, err
+	}
+	if notice != "" {
+		result.Notices = append(result.Notices, notice)
+	}
 	lab, problems := config.Load(dir.Root())
 	if err := problems.Err(); err != nil {
 		return nil, err

@@ -46,9 +46,9 @@ func (s *session) infraOptions() infra.Options {
 	}
 	return infra.Options{
 		Dir: s.dir.Root(), Lab: s.lab, Tokens: s.tokens(),
-		Binary:   first(s.opts.Terraform, os.Getenv("K3LAB_TERRAFORM")),
+		Binary:   first(s.opts.Terraform, s.computer.Terraform),
 		CacheDir: s.dir.Cache(), PluginBinary: plugin, Version: "0.0.1",
-		Mirror:     os.Getenv("K3LAB_PROVIDER_MIRROR"),
+		Mirror:     s.computer.ProviderMirror,
 		Recipients: s.secrets.Recipients(),
 		VMs:        proxmox{s},
 	}

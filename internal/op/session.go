@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -37,6 +36,7 @@ type LabOptions struct {
 // session is an open workspace with the ports to everything its lab consists of.
 type session struct {
 	opts     LabOptions
+	computer computer
 	dir      workspace.Dir
 	lab      *config.Lab
 	secrets  *secrets.Store
@@ -68,7 +68,7 @@ func open(opts LabOptions) (*session, error) {
 		token: token.Reveal(),
 		source: cluster.BinarySource{
 			Version: s.lab.K3s.Version, SHA256: s.lab.K3s.SHA256, CacheDir: s.dir.Cache(),
-			Override: first(opts.K3sBinary, os.Getenv("K3LAB_K3S_BINARY")),
+			Override: first(opts.K3sBinary, s.computer.K3sBinary),
 		},
 		found: map[string]func() (cluster.Binary, error){},
 	}
@@ -96,7 +96,8 @@ func openSettings(opts LabOptions) (*session, error) {
 			opts.Reporter.Report(report.Event{Kind: report.Warning, Message: w.Short()})
 		}
 	}
-	return &session{opts: opts, dir: dir, lab: lab}, nil
+	c, err := readComputer(dir)
+	return &session{opts: opts, dir: dir, lab: lab, computer: c}, err
 }
 
 // closeInto closes the session and joins its errors to those of the operation.

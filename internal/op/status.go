@@ -3,6 +3,7 @@ package op
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/desired"
@@ -13,6 +14,7 @@ type Status struct {
 	cluster.Health
 	Lab      string   `json:"lab"`
 	URL      string   `json:"url"`
+	K3s      string   `json:"k3s,omitempty"` // what the binary on a server says of itself
 	Problems []string `json:"problems"`
 	Notes    []string `json:"notes,omitempty"`
 }
@@ -40,12 +42,27 @@ func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
 		// Without one the API cannot be asked; the health then says why.
 		o.Kubeconfig, _ = s.fetch(ctx)
 	}
-	return s.status(o.Look(ctx)), nil
+	says := make(chan string, 1)
+	go func() { says <- s.k3sVersion(ctx) }()
+	return s.status(o.Look(ctx), <-says), nil
 }
 
-func (s *session) status(h *cluster.Health) *Status {
+// k3sVersion is what K3s on the first server that answers says of itself; empty
+// when none does.
+func (s *session) k3sVersion(ctx context.Context) string {
+	for _, m := range s.lab.Servers() {
+		out, err := s.fleet.Output(ctx, m.Name, "k3s", "--version")
+		if err == nil {
+			line, _, _ := strings.Cut(string(out), "\n")
+			return strings.TrimPrefix(line, "k3s version ")
+		}
+	}
+	return ""
+}
+
+func (s *session) status(h *cluster.Health, k3s string) *Status {
 	w := s.watch(planPatience)
-	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), Problems: h.Problems()}
+	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), K3s: k3s, Problems: h.Problems()}
 	if s.lab.K3s.CNI == "none" {
 		st.Problems = nil
 		for i := range h.Members {

@@ -53,6 +53,6 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := steps.Apply(ctx, opts.Reporter, plan); err != nil {
 		return nil, err
 	}
-	result.Status = s.status(steps[len(steps)-1].(*watch).health)
+	result.Status = s.status(steps[len(steps)-1].(*watch).health, s.k3sVersion(ctx))
 	return result, nil
 }

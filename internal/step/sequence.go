@@ -60,7 +60,7 @@ func (s Sequence) Apply(ctx context.Context, r report.Reporter, plan Plan) error
 	}
 	for _, st := range s {
 		v, ok := st.(Verifier)
-		if !ok {
+		if !ok || v.Verified() {
 			continue
 		}
 		if err := run(r, st, func(r report.Reporter) error { return v.Verify(ctx, r) }); err != nil {

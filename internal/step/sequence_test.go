@@ -60,6 +60,8 @@ func (f *fake) Apply(_ context.Context, w step.Writer, changes []step.Change) er
 	return nil
 }
 
+func (f *fake) Verified() bool { return false }
+
 func (f *fake) Verify(context.Context, report.Reporter) error {
 	f.world.log = append(f.world.log, "verify "+f.title)
 	return f.failVerify

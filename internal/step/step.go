@@ -60,5 +60,7 @@ type Step interface {
 // Verifier is a step whose result is proven at the end of the operation, also
 // when there was nothing to apply.
 type Verifier interface {
+	// Verified reports whether Apply has proven it already.
+	Verified() bool
 	Verify(ctx context.Context, r report.Reporter) error
 }

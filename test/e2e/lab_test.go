@@ -144,7 +144,7 @@ func (l *lab) onMachine(machine string, command ...string) string {
 
 // sandbox is what the sandbox says of itself.
 type sandbox struct {
-	URL     string `json:"url"`
+	URL     string `json:"endpoint"`
 	Token   string `json:"token"`
 	CAFile  string `json:"ca_file"`
 	CIDR    string `json:"cidr"`
