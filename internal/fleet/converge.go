@@ -116,8 +116,8 @@ func (j *jsonLines) Write(p []byte) (int, error) {
 		if !whole {
 			return len(p), nil
 		}
-		if err := j.each(line); err != nil {
-			j.err = fmt.Errorf("converger: %w", err)
+		if j.err = j.each(line); j.err != nil {
+			j.err = fmt.Errorf("converger: %w", j.err)
 			return len(p), nil
 		}
 		j.rest = rest

@@ -61,8 +61,8 @@ func shell(ctx context.Context, c Call, out, errs io.Writer) int {
 	case script == "echo why >&2; exit 3":
 		fmt.Fprint(errs, "why\n")
 		return 3
-	case strings.Contains(script, "echo started; "):
-		fmt.Fprint(out, "started\n")
+	case strings.HasPrefix(script, "sleep 60 & "):
+		fmt.Fprint(out, "7\n")
 		<-ctx.Done()
 		return 143
 	}

@@ -122,38 +122,39 @@ func unread(t *testing.T, r remote.Runner) {
 func cancelling(t *testing.T, r remote.Runner) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
-	dir := t.TempDir()
-	started := make(chan struct{})
+	child := &firstLine{whole: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() {
-		// The child must end too, else it would hold the output open and write the file.
-		script := "mkdir -p " + dir + "; echo started; (sleep 2; echo late >" + filepath.Join(dir, "late") + ") & wait"
-		done <- r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", script}, Stdout: &once{started: started}, Root: true})
+		done <- r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", "sleep 60 & echo $!; wait"}, Stdout: child, Root: true})
 	}()
-	<-started
+	<-child.whole
 	cancel(cause)
 	select {
 	case err := <-done:
 		if !errors.Is(err, cause) {
 			t.Errorf("got %v, want %v", err, cause)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the command still runs")
 	}
-	if got := output(t, r, "sh", "-c", "sleep 2.2; ls "+dir); got != "" {
-		t.Errorf("what the command started went on and wrote %s", got)
+	// What it started has ended too.
+	gone := remote.Cmd{Args: []string{"sh", "-c", "for i in $(seq 50); do kill -0 " + child.text + " || exit 0; sleep 0.1; done; exit 1"}, Root: true}
+	if err := r.Run(t.Context(), gone); err != nil {
+		t.Errorf("its child still runs: %v", err)
 	}
 }
 
-type once struct {
-	started chan struct{}
-	closed  bool
+// firstLine tells when a line has arrived.
+type firstLine struct {
+	whole chan struct{}
+	text  string
 }
 
-func (o *once) Write(p []byte) (int, error) {
-	if !o.closed {
-		close(o.started)
-		o.closed = true
+func (f *firstLine) Write(p []byte) (int, error) {
+	f.text += string(p)
+	if line, _, whole := strings.Cut(f.text, "\n"); whole {
+		f.text = line
+		close(f.whole)
 	}
 	return len(p), nil
 }
