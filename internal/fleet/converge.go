@@ -107,18 +107,21 @@ type jsonLines struct {
 }
 
 func (j *jsonLines) Write(p []byte) (int, error) {
-	if j.err != nil {
-		return len(p), nil
+	if j.err == nil {
+		j.err = j.take(p)
 	}
+	return len(p), nil
+}
+
+func (j *jsonLines) take(p []byte) error {
 	j.rest = append(j.rest, p...)
 	for {
 		line, rest, whole := bytes.Cut(j.rest, []byte("\n"))
 		if !whole {
-			return len(p), nil
+			return nil
 		}
-		if j.err = j.each(line); j.err != nil {
-			j.err = fmt.Errorf("converger: %w", j.err)
-			return len(p), nil
+		if err := j.each(line); err != nil {
+			return fmt.Errorf("converger: %w", err)
 		}
 		j.rest = rest
 	}

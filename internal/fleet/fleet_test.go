@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -256,68 +254,6 @@ func TestFacts(t *testing.T) {
 	got, err := f.Facts(t.Context(), "server-1", converger.FactsRequest{Paths: []string{"/x"}})
 	if diff := cmp.Diff(converger.Facts{Arch: "arm64", Paths: map[string]bool{"/x": true}}, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
-	}
-}
-
-func TestPush(t *testing.T) {
-	const sum = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
-	const target = "/var/lib/k3lab/cache/" + sum
-	local := filepath.Join(t.TempDir(), "k3s")
-	if err := os.WriteFile(local, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		name    string
-		digests []string // what the machine says, one after the other; "" no such file
-		want    string
-		events  []string
-		puts    bool
-	}{
-		{"it is there", []string{sum}, "", nil, false},
-		{"it is not there", []string{"", sum}, "", []string{"copying 100 % of 0 MiB", "copy k3s (0 MiB)"}, true},
-		{"another content is there", []string{"00", sum}, "", []string{"copying 100 % of 0 MiB", "copy k3s (0 MiB)"}, true},
-		{"it arrives spoilt", []string{"", "00"}, "server-1: " + local + " arrived with the SHA-256 00, but " + sum +
-			" is expected (try: look at " + local + " and at the machine's disk and memory)", []string{"copying 100 % of 0 MiB", "copy k3s (0 MiB)"}, true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			m := machine(t, func(_ context.Context, c remotetest.Call, out, errs io.Writer) int {
-				if diff := cmp.Diff([]string{path, "digest", target}, c.Args); diff != "" {
-					t.Error(diff)
-				}
-				is := test.digests[0]
-				test.digests = test.digests[1:]
-				if is == "" {
-					fmt.Fprintf(errs, "k3lab-converger: stat %s: no such file or directory\n", target)
-					return 1
-				}
-				fmt.Fprintf(out, "%s  %s\n", is, target)
-				return 0
-			})
-			m.Answer("", "rm", "-f", "--", target)
-			m.Answer("", "sh", "-c", `cd "$1" && ls -1t | tail -n +3 | xargs -r rm -f --`, "sh", "/var/lib/k3lab/cache")
-			f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})
-			events, err := applying(t, func(ctx context.Context, w step.Writer) error {
-				got, err := f.Push(ctx, w, "server-1", local, sum)
-				if err == nil && (got != target || got != fleet.Pushed(sum)) {
-					t.Errorf("pushed to %s", got)
-				}
-				return err
-			})
-			if (err != nil || test.want != "") && (err == nil || err.Error() != test.want) {
-				t.Errorf("got %v, want %s", err, test.want)
-			}
-			var messages []string
-			for _, e := range events {
-				messages = append(messages, e.Message)
-			}
-			if diff := cmp.Diff(test.events, messages); diff != "" {
-				t.Error(diff)
-			}
-			if _, ok := m.File(target); ok != test.puts || len(test.digests) != 0 {
-				t.Errorf("put %v, digests not asked for %q", ok, test.digests)
-			}
-		})
 	}
 }
 
