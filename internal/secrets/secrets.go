@@ -1,11 +1,11 @@
 // Package secrets keeps a lab's secrets in one SOPS file, encrypted for age keys.
 //
-// The file can be read and edited with sops itself. All use of SOPS as a library
-// is in this package, because most of it is no stable API.
+// The file can be read and edited with sops itself, and what others did to it
+// with sops (comments, further recipients, order) stays. All use of SOPS as a
+// library is in this package, because most of it is no stable API.
 package secrets
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 
-	"filippo.io/age"
-	"github.com/goccy/go-yaml"
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
@@ -28,36 +26,19 @@ const FileName = "secrets.sops.yaml"
 // ErrNotFound says that a key has no value.
 var ErrNotFound = errors.New("no such secret")
 
-// Value is a secret. However it is printed, it shows nothing of itself.
-type Value struct{ text string }
-
-// NewValue makes a secret of a text.
-func NewValue(text string) Value { return Value{text} }
-
-// Reveal returns the secret itself.
-func (v Value) Reveal() string { return v.text }
-
-// String hides the secret.
-func (Value) String() string { return "***" }
-
-// GoString hides the secret.
-func (Value) GoString() string { return "***" }
-
-// MarshalJSON hides the secret.
-func (Value) MarshalJSON() ([]byte, error) { return json.Marshal("***") }
-
 // Store is the secrets file of one workspace. It is safe for concurrent use, by
 // several processes too.
 type Store struct {
 	path       string
+	mu         sync.Mutex // guards what follows
 	identities identities
-	mu         sync.Mutex
-	values     map[string]any // as last read or written
+	doc        *document // as last read or written; nil where there is no file
 }
 
 // Open reads the secrets file in dir. One that does not exist yet is empty; it
 // is written by the first Set. Where the user has no age key yet, one is made
-// when it is first needed for writing.
+// when it is first needed for writing. A file that cannot be read is
+// fault.Invalid.
 func Open(dir string) (*Store, error) {
 	s := &Store{path: filepath.Join(dir, FileName), identities: findIdentities()}
 	if err := s.read(); err != nil {
@@ -71,44 +52,46 @@ func Open(dir string) (*Store, error) {
 func (s *Store) Get(path ...string) (Value, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var at any = s.values
-	for _, key := range path {
-		m, ok := at.(map[string]any)
-		if !ok || m[key] == nil {
-			return Value{}, s.missing(path)
-		}
-		at = m[key]
+	v, there, err := s.lookup(path)
+	if err == nil && !there {
+		name := strings.Join(path, ".")
+		err = fault.New(fault.Invalid, FileName, "k3lab secrets set "+name, "%s: %w", name, ErrNotFound)
 	}
-	text, ok := at.(string)
-	if !ok {
-		return Value{}, s.missing(path)
-	}
-	return Value{text}, nil
+	return v, err
 }
 
-func (s *Store) missing(path []string) error {
-	return fault.New(fault.Invalid, FileName, "k3lab secrets set "+strings.Join(path, "."), "%s: %w", strings.Join(path, "."), ErrNotFound)
+func (s *Store) lookup(path []string) (v Value, there bool, err error) {
+	if s.doc == nil {
+		return Value{}, false, nil
+	}
+	at, there := s.doc.get(path)
+	if text, ok := at.(string); ok || !there {
+		return NewValue(text), there, nil
+	}
+	name := strings.Join(path, ".")
+	return Value{}, true, fault.New(fault.Invalid, FileName, "k3lab secrets set "+name, "%s is no text: it needs quotes", name)
 }
 
 // Set writes one secret.
 func (s *Store) Set(v Value, path ...string) error {
-	_, err := s.change(path, func(string, bool) (string, error) { return v.text, nil })
+	_, err := s.change(path, func(Value, bool, error) (Value, error) { return v, nil })
 	return err
 }
 
 // Ensure returns the secret and, where there is none yet, has it generated and
 // written first. Of several processes that do so at once one generates.
 func (s *Store) Ensure(generate func() (string, error), path ...string) (Value, error) {
-	return s.change(path, func(old string, there bool) (string, error) {
-		if there {
-			return old, nil
+	return s.change(path, func(old Value, there bool, err error) (Value, error) {
+		if there || err != nil {
+			return old, err
 		}
-		return generate()
+		text, err := generate()
+		return NewValue(text), err
 	})
 }
 
 // change reads the file under a lock, changes one value and writes it back.
-func (s *Store) change(path []string, next func(old string, there bool) (string, error)) (Value, error) {
+func (s *Store) change(path []string, next func(old Value, there bool, err error) (Value, error)) (Value, error) {
 	unlock, err := s.lock()
 	if err != nil {
 		return Value{}, err
@@ -118,27 +101,18 @@ func (s *Store) change(path []string, next func(old string, there bool) (string,
 		return Value{}, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := s.values
-	for _, key := range path[:len(path)-1] {
-		m, ok := at[key].(map[string]any)
-		if !ok {
-			m = map[string]any{}
-			at[key] = m
-		}
-		at = m
+	old, there, err := s.lookup(path)
+	s.mu.Unlock()
+	v, err := next(old, there, err)
+	if err != nil || (there && v.Reveal() == old.Reveal() && old.text != nil) {
+		return v, err
 	}
-	key := path[len(path)-1]
-	old, there := at[key].(string)
-	text, err := next(old, there)
-	if err != nil {
+	if err := s.ensureIdentity(); err != nil {
 		return Value{}, err
 	}
-	if there && text == old {
-		return Value{text}, nil
-	}
-	at[key] = text
-	return Value{text}, s.write()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return v, s.write(path, v)
 }
 
 // lock keeps other processes from changing the file. The lock ends with the
@@ -156,56 +130,57 @@ func (s *Store) lock() (unlock func(), err error) {
 }
 
 func (s *Store) read() error {
-	cipher, err := os.ReadFile(s.path)
-	values := map[string]any{}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("secrets: %w", err)
-	default:
-		plain, err := decryptYAML(cipher, s.identities)
-		if err != nil {
-			return err
-		}
-		if err := yaml.Unmarshal(plain, &values); err != nil {
-			return fault.New(fault.Invalid, FileName, "", "its content is no map of keys")
-		}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.values = values
-	return nil
-}
-
-func (s *Store) write() error {
-	if len(s.identities.list) == 0 {
-		var err error
-		if s.identities, err = createIdentity(); err != nil {
-			return err
-		}
-	}
-	plain, err := yaml.MarshalWithOptions(s.values, yaml.UseLiteralStyleIfMultiline(true))
-	if err != nil {
-		return errors.New("secrets: they cannot be written as YAML")
-	}
-	cipher, err := encryptYAML(plain, s.identities.recipients())
+	doc, err := s.load()
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(s.path, cipher, 0o600); err != nil {
-		return fmt.Errorf("secrets: %w", err)
-	}
+	s.doc = doc
 	return nil
 }
 
-// Recipients are the age keys the secrets are encrypted for.
-func (s *Store) Recipients() []age.Recipient {
-	var out []age.Recipient
-	for _, id := range s.identities.list {
-		out = append(out, id.Recipient())
+func (s *Store) load() (*document, error) {
+	text, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // no file is an empty one
 	}
-	return out
+	if err != nil {
+		return nil, fmt.Errorf("secrets: %w", err)
+	}
+	return decode(text, s.identities)
+}
+
+// write sets one value and replaces the file. What it is to write it reads
+// first, so that the old file stays where nobody could decrypt the new one.
+func (s *Store) write(path []string, v Value) error {
+	doc, err := s.load() // one to use up: encoding does
+	if err == nil && doc == nil {
+		doc, err = newDocument(filepath.Dir(s.path), s.identities)
+	}
+	if err == nil {
+		err = doc.set(path, v.Reveal())
+	}
+	if err != nil {
+		return err
+	}
+	text, err := doc.encode(path)
+	if err != nil {
+		return err
+	}
+	if doc, err = decode(text, s.identities); err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(s.path, text, 0o600); err != nil {
+		return fmt.Errorf("secrets: %w", err)
+	}
+	s.doc = doc
+	return nil
 }
 
 // KeyFile is where the age key is kept, and whether this process has made it.
-func (s *Store) KeyFile() (path string, made bool) { return s.identities.file, s.identities.made }
+func (s *Store) KeyFile() (path string, made bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identities.file, s.identities.made
+}

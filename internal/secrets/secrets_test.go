@@ -1,14 +1,18 @@
 package secrets_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/goccy/go-yaml"
 
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/secrets"
@@ -20,7 +24,7 @@ func home(t *testing.T) string {
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, ".config"))
-	for _, name := range []string{"SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE"} {
+	for _, name := range []string{"SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE"} {
 		t.Setenv(name, "")
 		os.Unsetenv(name)
 	}
@@ -100,13 +104,18 @@ func TestOpenRefuses(t *testing.T) {
 		want string
 	}{
 		"no YAML":       {"{", nil, "secrets.sops.yaml: it is no file that sops has encrypted (try: git checkout secrets.sops.yaml)"},
-		"not encrypted": {"key: v\n", nil, "secrets.sops.yaml: it is no file that sops has encrypted (try: git checkout secrets.sops.yaml)"},
+		"empty":         {"\n", nil, "secrets.sops.yaml: it is empty (try: git checkout secrets.sops.yaml)"},
+		"not encrypted": {"key: v\n", nil, "secrets.sops.yaml: it is not encrypted (try: sops encrypt --in-place secrets.sops.yaml)"},
+		"merge conflict": {"<<<<<<< HEAD\n" + string(good), nil,
+			"secrets.sops.yaml: it has the marks of a merge conflict (try: git checkout --theirs secrets.sops.yaml, then set your own secrets again)"},
 		"changed by hand": {
 			strings.Replace(string(good), "key: ", "other: ", 1), nil,
 			"secrets.sops.yaml: it was changed by something that is not sops: its checksum does not match (try: git checkout secrets.sops.yaml)",
 		},
 		"no key": {string(good), func() error { return os.Remove(keys) },
 			"secrets.sops.yaml: there is no age key in KEYS (try: copy the key file from the computer that has it)"},
+		"keys broken": {string(good), func() error { return os.WriteFile(keys, []byte("AGE-SECRET-KEY-1TYPO\n"), 0o600) },
+			"secrets.sops.yaml: KEYS: it holds something that is no age key (try: copy the key file from the computer that has it)"},
 		"another key": {string(good), func() error {
 			if err := os.Remove(keys); err != nil {
 				return err
@@ -178,13 +187,29 @@ func TestManyAtOnce(t *testing.T) {
 
 func TestValueShowsNothing(t *testing.T) {
 	v := secrets.NewValue("s3cret")
+	type holder struct{ token secrets.Value }
 	asJSON, err := json.Marshal(map[string]any{"v": v})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{fmt.Sprint(v), fmt.Sprintf("%v %+v %#v %s %q", v, v, v, v, v), string(asJSON), fmt.Sprint(&v), fmt.Sprint([]any{v})} {
-		if strings.Contains(text, "s3cret") {
-			t.Errorf("shown: %s", text)
+	asYAML, err := yaml.Marshal(map[string]any{"v": v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v, "all", []any{v}, "in", holder{v})
+	shown := map[string]string{"JSON": string(asJSON), "YAML": string(asYAML), "log": log.String()}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%e"} {
+		for kind, arg := range map[string]any{"value": v, "pointer": &v, "list": []any{v}, "map": map[string]secrets.Value{"k": v}, "field": holder{v}} {
+			shown[kind+" "+verb] = fmt.Sprintf(verb, arg)
 		}
+	}
+	for name, text := range shown {
+		if strings.Contains(text, "s3cret") || strings.Contains(strings.ToLower(text), fmt.Sprintf("%x", "s3cret")) {
+			t.Errorf("%s shows it: %s", name, text)
+		}
+	}
+	if got := v.Reveal() + (secrets.Value{}).Reveal(); got != "s3cret" {
+		t.Errorf("revealed %q", got)
 	}
 }
