@@ -266,12 +266,15 @@ func show(s *fakeState, names []string) string {
 }
 
 func block(name string, u *fakeUnit) string {
-	stale := "no"
+	stale, invocation := "no", ""
+	if u.Active == "active" {
+		invocation = fmt.Sprintf("start-%d", u.Starts)
+	}
 	if u.Stale {
 		stale = "yes"
 	}
-	return fmt.Sprintf("Id=%s\nNames=%s\nLoadState=%s\nActiveState=%s\nSubState=%s\nUnitFileState=%s\nNeedDaemonReload=%s\nResult=%s\nMainPID=7\nNRestarts=2\n",
-		name, name, u.Load, u.Active, u.Sub, u.File, stale, u.Result)
+	return fmt.Sprintf("Id=%s\nNames=%s\nLoadState=%s\nActiveState=%s\nSubState=%s\nUnitFileState=%s\nNeedDaemonReload=%s\nResult=%s\nMainPID=7\nNRestarts=2\nInvocationID=%s\n",
+		name, name, u.Load, u.Active, u.Sub, u.File, stale, u.Result, invocation)
 }
 
 // plan returns the changes of a plan, and fails where resources could not be read

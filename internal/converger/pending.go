@@ -52,7 +52,7 @@ func (w *writer) recordPending(actions []action) error {
 	for _, r := range w.view.state.Resources {
 		if u := r.Unit; u != nil && u.Running {
 			switch {
-			case w.anySelected(u.RestartOn):
+			case w.anySelected(u.RestartOn) && !w.view.runsAsDesired(u):
 				next.Units[u.Name] = restartVerb
 			case w.anySelected(u.ReloadOn) && next.Units[u.Name] == "":
 				next.Units[u.Name] = reloadVerb

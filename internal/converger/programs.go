@@ -75,10 +75,12 @@ type unitState struct {
 	result   string
 	mainPID  string
 	restarts string
-	stale    bool // systemd has not read its files since they changed
+	// invocation is another one at each start; empty where it never ran.
+	invocation string
+	stale      bool // systemd has not read its files since they changed
 }
 
-const unitProperties = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,Result,MainPID,NRestarts"
+const unitProperties = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,Result,MainPID,NRestarts,InvocationID"
 
 // units asks systemd for these units in one go; patterns match loaded units.
 func (q queries) units(ctx context.Context, names []string) (map[string]unitState, error) {
@@ -98,7 +100,7 @@ func (q queries) units(ctx context.Context, names []string) (map[string]unitStat
 		u := unitState{
 			name: properties["Id"], load: properties["LoadState"], active: properties["ActiveState"], sub: properties["SubState"],
 			file: properties["UnitFileState"], result: properties["Result"], mainPID: properties["MainPID"],
-			restarts: properties["NRestarts"], stale: properties["NeedDaemonReload"] == "yes",
+			restarts: properties["NRestarts"], invocation: properties["InvocationID"], stale: properties["NeedDaemonReload"] == "yes",
 		}
 		for _, name := range append(strings.Fields(properties["Names"]), u.name) {
 			units[name] = u

@@ -139,7 +139,7 @@ func (p *unitPlan) run() {
 // reason says why the unit must be restarted or reloaded, "" when it need not.
 func (p *unitPlan) reason(triggers []string, verb string) string {
 	for _, id := range triggers {
-		if p.view.planned[id] {
+		if p.view.planned[id] && (verb != restartVerb || !p.view.runsAsDesired(p.unit)) {
 			return "because " + id + " changes"
 		}
 	}
@@ -180,6 +180,11 @@ func (p *unitPlan) change(verb string) func(ctx context.Context, w *writer) erro
 				return err
 			}
 			return withJournal(err, w.view.queries.journal(ctx, u.Name, journalLines))
+		}
+		if verb == "start" || verb == "restart" {
+			if err := w.noteStart(ctx, u); err != nil {
+				return err
+			}
 		}
 		return w.settled(u.Name)
 	}

@@ -46,18 +46,6 @@ func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error
 	return s, nil
 }
 
-// WithoutUnit returns the state without the unit of that name, for a machine
-// that must not start it yet.
-func WithoutUnit(s converger.State, unit string) converger.State {
-	out := converger.State{Machine: s.Machine}
-	for _, r := range s.Resources {
-		if r.Unit == nil || r.Unit.Name != unit {
-			out.Resources = append(out.Resources, r)
-		}
-	}
-	return out
-}
-
 func tagged(tag string, resources ...converger.Resource) []converger.Resource {
 	for i := range resources {
 		resources[i].Tags = []string{tag}

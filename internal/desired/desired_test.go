@@ -148,23 +148,6 @@ func TestTokenStandsInItsOwnFileOnly(t *testing.T) {
 	}
 }
 
-func TestWithoutUnit(t *testing.T) {
-	l := lab()
-	state, err := desired.Node(l, l.Machine("agent-1"), inputs())
-	if err != nil {
-		t.Fatal(err)
-	}
-	less := desired.WithoutUnit(state, desired.AgentUnit)
-	if len(less.Resources) != len(state.Resources)-1 {
-		t.Fatalf("%d resources, want one less than %d", len(less.Resources), len(state.Resources))
-	}
-	for _, r := range less.Resources {
-		if r.Unit != nil && r.Unit.Name == desired.AgentUnit {
-			t.Error("the unit is still there")
-		}
-	}
-}
-
 func TestAPIURL(t *testing.T) {
 	l := lab()
 	if got, want := desired.APIURL(l), "https://192.0.2.10:6443"; got != want {

@@ -41,7 +41,7 @@ type converge struct {
 	lab      *config.Lab
 	machines machines
 	supplies *supplies
-	keyFile  string // to log in with; infra makes it
+	keyFile  string                                          // to log in with; infra makes it
 	healthy  func(ctx context.Context, machine string) error // waits until that member is whole again
 	timeout  time.Duration                                   // for a machine to boot
 

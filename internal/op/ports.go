@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/fault"
@@ -15,6 +16,10 @@ import (
 	"github.com/k3lab/k3lab/internal/pve"
 	"github.com/k3lab/k3lab/internal/remote"
 )
+
+// keepAlive is how often an idle link is tried; a busy machine may be slow to
+// answer, and a link given up too soon interrupts what goes on over it.
+const keepAlive = 20 * time.Second
 
 // newFleet reaches machines by SSH with the workspace's key and pinned host keys.
 func (s *session) newFleet() *fleet.Fleet {
@@ -30,6 +35,8 @@ func (s *session) newFleet() *fleet.Fleet {
 				User:       s.lab.Access.User,
 				KeyFile:    s.keyFile(),
 				KnownHosts: s.dir.KnownHosts(),
+				AuthGrace:  s.patience,
+				KeepAlive:  keepAlive,
 			})
 		},
 	})

@@ -126,7 +126,7 @@ func (r *rollout) apply(ctx context.Context, m *config.Machine, req converger.Re
 	if joins {
 		r.say(m, "converging", false)
 		first := req
-		first.State = desired.WithoutUnit(req.State, unit)
+		first.Hold = []string{"unit " + unit}
 		if _, err := r.machines.Apply(ctx, r.w, m.Name, first); err != nil {
 			return err
 		}

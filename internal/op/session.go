@@ -44,6 +44,9 @@ type session struct {
 	infra    *infra.Terraform
 	fleet    *fleet.Fleet
 	cleanup  []func() error
+	// patience is how long a machine that answers may refuse our key: its first
+	// boot may not have put it there yet.
+	patience time.Duration
 }
 
 // open reads the workspace's settings and secrets. Nothing is contacted yet.
@@ -157,7 +160,7 @@ func (s *supplies) binary(ctx context.Context, arch string) (cluster.Binary, err
 func (s *session) steps(timeout time.Duration) step.Sequence {
 	watch := s.watch(timeout)
 	return step.Sequence{
-		infra.Provision(s.infra),
+		provision{infra.Provision(s.infra), s},
 		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), healthy: watch.member, timeout: timeout},
 		watch,
 	}

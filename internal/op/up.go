@@ -24,6 +24,9 @@ type UpResult struct {
 	Status     *Status `json:"status,omitempty"`
 }
 
+// bootGrace is how long after it answers a new machine may take to accept the key.
+const bootGrace = 30 * time.Second
+
 // Up makes the lab what its settings say. It may be interrupted at any point and
 // run again.
 func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
@@ -32,6 +35,7 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 		return nil, err
 	}
 	defer s.closeInto(&err)
+	s.patience = bootGrace
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
