@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"strings"
 
 	"github.com/k3lab/k3lab/internal/fault"
 )
@@ -102,7 +103,7 @@ func parseRoutes(text []byte) ([]use, error) {
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
 		if p.Bits() > 0 {
-			out = append(out, use{p, "a route of this computer on " + r.Dev})
+			out = append(out, use{p, strings.TrimSuffix("a route of this computer on "+r.Dev, " on ")})
 		}
 	}
 	return out, nil

@@ -91,21 +91,25 @@ func listen(ctx context.Context, info *Info) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// awaitAnswer waits until the API answers or its daemon has ended.
+// awaitAnswer waits until the API answers or its daemon has ended. The socket
+// is open already: a request waits in it until the daemon serves.
 func (o Options) awaitAnswer(ctx context.Context, p place, info *Info, cmd *exec.Cmd) error {
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	alive, ended := context.WithCancelCause(ctx)
+	go func() {
+		_ = cmd.Wait() // how it ended stands in its state
+		ended(fmt.Errorf("the API's daemon ended (%v)", cmd.ProcessState))
+	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if answers(ctx, info) == nil {
+		if answers(alive, info) == nil {
 			return nil
 		}
 		select {
-		case err := <-ended:
-			return fault.New(fault.Failed, "sandbox "+o.Name, "see "+p.logFile(), "the API's daemon ended (%v)%s", err, lastLine(p.logFile()))
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-alive.Done():
+			return fault.New(fault.Failed, "sandbox "+o.Name, "see "+p.logFile(), "%w%s", context.Cause(alive), lastLine(p.logFile()))
 		case <-tick.C:
 		}
 	}
@@ -117,7 +121,10 @@ func lastLine(file string) string {
 		return ""
 	}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return ": " + lines[len(lines)-1]
+	if last := lines[len(lines)-1]; last != "" {
+		return ": " + last
+	}
+	return ""
 }
 
 // stopDaemon ends the API's daemon; machines go on.
@@ -164,12 +171,12 @@ func ask(ctx context.Context, info *Info, path string, into any) error {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, info.Endpoint+"/api2/json"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, info.Endpoint+"/api2/json"+path, nil) //nolint:gosec // our own daemon on loopback
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "PVEAPIToken="+string(info.Token))
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := (&http.Client{Transport: transport}).Do(req) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}

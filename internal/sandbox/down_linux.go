@@ -23,6 +23,7 @@ func Down(ctx context.Context, name string, r report.Reporter) error {
 		return err
 	}
 	if !p.exists() {
+		r.Report(report.Event{Kind: report.Notice, Object: "sandbox " + name, Message: "is not there: nothing to remove"})
 		return nil
 	}
 	unlock, err := lock(ctx, filepath.Dir(string(p)), r)
@@ -34,6 +35,9 @@ func Down(ctx context.Context, name string, r report.Reporter) error {
 	if err != nil || info == nil {
 		// What cannot be read, or was not yet written, may have been anything.
 		info = &Info{Name: name, Machines: Nspawn, Internet: true}
+		if os.Geteuid() != 0 {
+			info.Machines = None
+		}
 	}
 	if info.Machines == Nspawn && os.Geteuid() != 0 {
 		return fault.New(fault.Failed, "sandbox "+name, "sudo k3lab sandbox down "+name, "removing real machines needs root")
@@ -65,6 +69,7 @@ func removeMachines(ctx context.Context, p place, internet bool, r report.Report
 	}
 	bounded, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	machine.Thaw(bounded, p.machines())
 	if err := groups.Remove(bounded, ""); err != nil {
 		return err
 	}

@@ -84,6 +84,9 @@ func (p place) load() (*Info, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &info)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fault.New(fault.Failed, p.infoFile(), "sudo", "%w", err)
+	}
 	if err != nil {
 		return nil, fault.New(fault.Failed, p.infoFile(), "k3lab sandbox down "+filepath.Base(string(p)), "%w", err)
 	}

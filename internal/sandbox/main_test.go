@@ -26,12 +26,23 @@ import (
 	"github.com/k3lab/k3lab/internal/report"
 )
 
-// serveArgument makes the test binary a sandbox's daemon.
-const serveArgument = "serve-sandbox"
+// Arguments that make the test binary a sandbox's daemon, or a process that
+// brings one up and can be killed.
+const (
+	serveArgument = "serve-sandbox"
+	upArgument    = "up-sandbox"
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == serveArgument {
 		if err := Serve(context.Background(), os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 3 && os.Args[1] == upArgument {
+		if _, err := Up(context.Background(), options(os.Args[2]), report.Discard); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -208,6 +219,26 @@ func (l *lab) run(vmid int, command string) string {
 		l.t.Fatalf("machine %d: %s: %v\n%s%s", vmid, command, err, out, errs.String())
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// put copies a file to a machine.
+func (l *lab) put(vmid int, from, to string) {
+	l.t.Helper()
+	f, err := os.Open(from)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer f.Close()
+	c := l.dial(vmid)
+	defer c.Close()
+	s, err := c.NewSession()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	s.Stdin = f
+	if err := s.Run("sudo tee " + to + " >/dev/null"); err != nil {
+		l.t.Fatalf("machine %d: copy %s: %v", vmid, from, err)
+	}
 }
 
 // wants fails the test unless two texts are equal.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,8 +71,8 @@ func parseHierarchies(mountinfo string) []hierarchy {
 	return slices.CompactFunc(out, func(a, b hierarchy) bool { return a.dir == b.dir })
 }
 
-// limits are a machine's share of the computer, zero for no limit.
-type limits struct{ cores, memoryMiB int }
+// limits are a machine's share of the computer's processors, zero for no limit.
+type limits struct{ cores, memoryMiB, computer int }
 
 // create makes the cgroup of a machine and returns the directories its keeper
 // and its nspawn must enter. Limits are best effort: a computer that does not
@@ -134,7 +133,7 @@ func inherit(dir string) {
 
 func (l limits) apply(dir string) {
 	const period = 100_000 // microseconds
-	if l.cores > 0 && l.cores < runtime.NumCPU() {
+	if l.cores > 0 && l.cores < l.computer {
 		quota := strconv.Itoa(l.cores * period)
 		write(dir, "cpu.cfs_quota_us", quota)
 		write(dir, "cpu.max", quota+" "+strconv.Itoa(period))

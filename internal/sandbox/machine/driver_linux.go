@@ -41,17 +41,8 @@ func New(ctx context.Context, o Options) (*Driver, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fault.New(fault.Failed, o.Dir, "", "%w", err)
 	}
-	d := &Driver{o: o, busy: map[int]chan struct{}{}}
-	stored, err := os.ReadDir(o.Dir)
-	if err != nil {
-		return nil, fault.New(fault.Failed, o.Dir, "", "%w", err)
-	}
-	for _, e := range stored {
-		if vmid, err := strconv.Atoi(e.Name()); err == nil && d.Running(vmid) {
-			_ = d.freeze(ctx, vmid, "--unfreeze") // it was not frozen: as it should be
-		}
-	}
-	return d, nil
+	Thaw(ctx, o.Dir)
+	return &Driver{o: o, busy: map[int]chan struct{}{}}, nil
 }
 
 // lock waits for the machine; at a time only one thing is done to it.

@@ -238,11 +238,16 @@ func furnish(dir string, files map[string]string) error {
 		}
 	}
 	// Whatever the umask was: these lie above Debian's directories.
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		return os.Chmod(path, 0o755)
+		return root.Chmod(path, 0o755)
 	})
 }
 

@@ -57,7 +57,11 @@ func startTime(pid int) (uint64, error) {
 	}
 	// The second field, the program's name, may itself hold ") ".
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || fields[0] == "X" {
+		return 0, os.ErrProcessDone
+	}
+	// While other threads are dying the process still holds files and ports.
+	if threads := fields[17]; fields[0] == "Z" && (threads == "0" || threads == "1") {
 		return 0, os.ErrProcessDone
 	}
 	return strconv.ParseUint(fields[19], 10, 64)

@@ -20,6 +20,7 @@ func (d *Driver) snapshot(vmid int, name string) string {
 
 // Snapshot copies the machine's disks. A running machine holds its breath
 // meanwhile: its file system is frozen, as the guest agent does on a hypervisor.
+// Extra disks are copied as they are.
 func (d *Driver) Snapshot(ctx context.Context, vmid int, name string) error {
 	unlock, err := d.lock(ctx, vmid)
 	if err != nil {
@@ -128,6 +129,11 @@ func (d *Driver) Copy(ctx context.Context, from, to int) error {
 	if err := d.frozen(ctx, from, func() error { return copyImages(ctx, d.dir(from), fresh) }); err != nil {
 		return err
 	}
+	if base, err := os.ReadFile(d.file(from, baseFile)); err == nil {
+		if err := d.put(to, baseFile, string(base)); err != nil {
+			return err
+		}
+	}
 	return d.replaceImages(to, fresh)
 }
 
@@ -156,6 +162,27 @@ func (d *Driver) freeze(ctx context.Context, vmid int, how string) error {
 	if err != nil {
 		return err
 	}
-	_, err = run(ctx, "", "nsenter", "--target", strconv.Itoa(pid), "--mount", "fsfreeze", how, "/tmp/machine/disk")
+	return freeze(ctx, pid, how)
+}
+
+func freeze(ctx context.Context, nspawn int, how string) error {
+	_, err := run(ctx, "", "nsenter", "--target", strconv.Itoa(nspawn), "--mount", "fsfreeze", how, "/tmp/machine/disk")
 	return err
+}
+
+// Thaw unfreezes the file systems of the machines below dir, which a driver
+// killed in the middle of a snapshot leaves frozen. Their processes could not
+// even be killed before.
+func Thaw(ctx context.Context, dir string) {
+	found, err := filepath.Glob(filepath.Join(dir, "*", nspawnFile))
+	if err != nil {
+		return
+	}
+	for _, file := range found {
+		// The file may be old, and its process somebody else's by now, in whose
+		// mount namespace there is no such file system.
+		if pid, err := readPID(file); err == nil {
+			_ = freeze(ctx, pid, "--unfreeze") // fails for one not frozen, as it should be
+		}
+	}
 }

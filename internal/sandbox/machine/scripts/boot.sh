@@ -35,14 +35,17 @@ while read -r key device serial; do
 	fd=$((fd + 1))
 done <disks
 
-# What cloud-init does on a hypervisor.
-mkdir -p root/var/lib/k3lab-sandbox
-cp -r seed/. root/var/lib/k3lab-sandbox/
-chroot root /bin/sh /usr/lib/k3lab-sandbox/seed
+# What cloud-init does on a hypervisor. As there, a machine boots without it,
+# too: its disk may be full.
+{
+	mkdir -p root/var/lib/k3lab-sandbox &&
+		cp -r seed/. root/var/lib/k3lab-sandbox/ &&
+		chroot root /bin/sh /usr/lib/k3lab-sandbox/seed
+} || echo "cloud-init failed"
 
 if [ -n "$K3LAB_IMAGES_DIR" ]; then
 	mkdir -p disk/rancher/k3s/agent/images
-	cp --update --recursive "$K3LAB_IMAGES_DIR/." disk/rancher/k3s/agent/images/
+	cp --update --recursive "$K3LAB_IMAGES_DIR/." disk/rancher/k3s/agent/images/ || echo "container images were not copied"
 fi
 [ ! -e /dev/kmsg ] || set -- "$@" --bind=/dev/kmsg
 [ ! -d /lib/modules ] || set -- "$@" --bind-ro=/lib/modules
