@@ -6,6 +6,8 @@ import "fmt"
 type checker struct {
 	sources  *Sources
 	problems []Problem
+	// machinesUnread: nodes.yaml has no map of machines, which has been reported.
+	machinesUnread bool
 }
 
 func (c *checker) errorf(at span, hint, format string, args ...any) {

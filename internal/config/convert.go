@@ -76,11 +76,11 @@ func (t *tree) convert(n ast.Node, depth int) *node {
 	case nil:
 		return &node{at: span{Position: Position{File: t.file}}, size: 1}
 	default:
-		return t.scalar(n.GetToken(), t.span(n))
+		return t.scalar(n.GetToken(), t.span(n), false)
 	}
 }
 
-func (t *tree) scalar(tk *token.Token, at span) *node {
+func (t *tree) scalar(tk *token.Token, at span, key bool) *node {
 	if tk == nil || tk.Type == token.ImplicitNullType {
 		return &node{at: at, size: 1}
 	}
@@ -92,7 +92,11 @@ func (t *tree) scalar(tk *token.Token, at span) *node {
 	var why string
 	if n.kind, why = classify(tk.Value); why != "" {
 		n.refused = true
-		t.errorf(at, unambiguous(tk.Value), "%s %s", tk.Value, why)
+		hint := unambiguous(tk.Value)
+		if key {
+			hint = `quote it: "` + tk.Value + `"`
+		}
+		t.errorf(at, hint, "%s %s", tk.Value, why)
 	}
 	return t.checked(n)
 }
@@ -100,6 +104,7 @@ func (t *tree) scalar(tk *token.Token, at span) *node {
 // checked refuses text that Ansible would evaluate.
 func (t *tree) checked(n *node) *node {
 	if templated(n.text) {
+		n.refused = true
 		t.errorf(n.at, "write the value itself", "Ansible would take this for a template, nothing else would")
 	}
 	return n
@@ -114,12 +119,13 @@ func (t *tree) alias(n *ast.AliasNode) *node {
 		return value
 	}
 	t.errorf(t.span(n), "write &"+name+" before its first use, and not around it", "*%s has no anchor", name)
-	return &node{at: t.span(n), size: 1}
+	return &node{at: t.span(n), refused: true, size: 1}
 }
 
 func (t *tree) mapping(values []*ast.MappingValueNode, at span, depth int) *node {
 	m := &node{kind: kindMap, at: at, size: 1}
 	var merged []*node
+	seen := map[string]*node{}
 	for i, v := range values {
 		if v == nil || v.Key == nil {
 			continue
@@ -137,10 +143,11 @@ func (t *tree) mapping(values []*ast.MappingValueNode, at span, depth int) *node
 			merged = append(merged, value)
 			continue
 		}
-		if first := m.get(key.text); first != nil {
-			t.errorf(key.at, "keep one of them", "%s is set twice, first in line %d", key.text, first.key.at.Line)
+		if first := seen[key.text]; first != nil {
+			t.errorf(key.at, "keep one of them", "%s is set twice, first in line %d", key.text, first.at.Line)
 			continue
 		}
+		seen[key.text] = key
 		m.entries = append(m.entries, &entry{key: key, value: value})
 	}
 	for _, source := range merged {
@@ -178,7 +185,7 @@ func (t *tree) key(k ast.MapKeyNode) *node {
 	if mk, ok := k.(*ast.MappingKeyNode); ok && mk.Value != nil {
 		tk, at = mk.Value.GetToken(), t.span(mk.Value)
 	}
-	key := t.scalar(tk, at)
+	key := t.scalar(tk, at, true)
 	if key.kind != kindText {
 		t.errorf(at, `quote it: "`+tk.Value+`"`, "a key must be text, not %s", key.kind)
 		key.kind, key.text = kindText, tk.Value

@@ -44,7 +44,7 @@ func Format(file string, src []byte) ([]byte, []Rewrite, error) {
 		rewrite := Rewrite{r.from.at.Position, r.from.text, r.to.name}
 		t.replace(r.from.at, r.to.name)
 		if r.text != "" && r.value.kind != kindList {
-			if old := t.replace(r.value.at, r.text); old != "" {
+			if old := t.replace(r.value.at, r.text); old != "" && old != r.text {
 				rewrite.From += ": " + old
 				rewrite.To += ": " + r.text
 			}

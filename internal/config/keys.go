@@ -29,7 +29,7 @@ func (c *checker) walk(n *node, s *shape, path string, found func(renamed)) {
 	switch n.kind { //nolint:exhaustive // scalars have no keys
 	case kindList:
 		for i, item := range n.items {
-			c.walk(item, s.each, fmt.Sprintf("%s[%d]", path, i), found)
+			c.walk(item, s.items, fmt.Sprintf("%s[%d]", path, i), found)
 		}
 	case kindMap:
 		for _, e := range n.entries {
@@ -106,10 +106,10 @@ func (c *checker) unknown(key *node, s *shape, path string) {
 
 // nearest returns the candidate most like the word, or "" when none is.
 func nearest(word string, candidates []string) string {
-	best, bestScore := "", 0.6
+	best, bestScore := "", 0.5
 	for _, candidate := range candidates {
 		score := levenshtein.Match(strings.ToLower(word), strings.ToLower(candidate), nil)
-		if score > bestScore {
+		if score >= bestScore && (best == "" || score > bestScore) {
 			best, bestScore = candidate, score
 		}
 	}

@@ -12,7 +12,7 @@ import (
 type object struct {
 	*checker
 	key  string // of Sources
-	node *node  // nil: an empty map
+	node *node  // nil: no map stands there, and that has been reported
 }
 
 // get returns the value under name and its key, and false where nothing is set.
@@ -35,6 +35,9 @@ func (o object) get(name string) (*node, string, bool) {
 
 // require reports which of the names are not set.
 func (o object) require(names ...string) {
+	if o.node == nil {
+		return
+	}
 	var missing []string
 	for _, name := range names {
 		if _, _, ok := o.get(name); !ok {
@@ -57,24 +60,29 @@ func (o object) require(names ...string) {
 // scalar returns the value under name when it is of the kind wanted.
 func (o object) scalar(name string, want kind) (text, key string, ok bool) {
 	n, key, ok := o.get(name)
-	if !ok {
+	if !ok || !o.expect(n, key, want) {
 		return "", key, false
 	}
-	return n.text, key, o.expect(n, key, want)
+	return n.text, key, true
 }
 
 func (c *checker) expect(n *node, key string, want kind) bool {
-	if n.kind == want {
-		return true
-	}
-	if n.refused {
+	switch {
+	case n.refused:
 		return false
+	case n.kind == want:
+		return true
 	}
 	got, hint := n.kind.String(), ""
 	if n.kind != kindMap && n.kind != kindList && n.kind != kindNull {
 		got = fmt.Sprintf("%q", n.text)
-		if want == kindText {
+		switch want { //nolint:exhaustive // no advice for the others
+		case kindText:
 			hint = fmt.Sprintf("quote it: %q", n.text)
+		case kindList:
+			hint = fmt.Sprintf("write [%s]", n.text)
+		case kindMap:
+			hint = "write key: value lines under it"
 		}
 	}
 	if n.kind == kindText && !n.plain {
@@ -144,6 +152,7 @@ type element struct {
 	key  string // of Sources
 	name string // the map's key; "" in a list
 	node *node
+	at   span // of the map's key
 }
 
 // list returns the items under name.
@@ -167,7 +176,7 @@ func (o object) entries(name string) []element {
 	if !ok {
 		return nil
 	}
-	if n.kind == kindList {
+	if n.kind == kindList && !n.refused {
 		o.errorf(n.at, "write one key per entry, its name, instead of a list", "%s: must be a map keyed by name, not a list", label(key))
 		return nil
 	}
@@ -176,7 +185,7 @@ func (o object) entries(name string) []element {
 	}
 	var out []element
 	for _, entry := range n.entries {
-		e := element{key: key + "." + entry.key.text, name: entry.key.text, node: entry.value}
+		e := element{key: key + "." + entry.key.text, name: entry.key.text, node: entry.value, at: entry.key.at}
 		o.sources.spans[e.key] = entry.key.at
 		if entry.value.kind != kindMap && entry.value.kind != kindNull {
 			o.sources.spans[e.key] = entry.value.at
@@ -209,18 +218,21 @@ func (o object) strings(name string) []string {
 // object returns the map under name; it may be empty.
 func (o object) object(name string) object {
 	n, key, ok := o.get(name)
-	if !ok || !o.expect(n, key, kindMap) {
-		n = nil
+	if !ok {
+		return object{o.checker, key, &node{kind: kindMap}}
 	}
-	return object{o.checker, key, n}
+	return o.objectOf(element{key: key, node: n})
 }
 
 func (c *checker) objectOf(e element) object {
-	n := e.node
-	if n.kind == kindNull || !c.expect(n, e.key, kindMap) {
-		n = nil
+	switch n := e.node; {
+	case n.kind == kindNull && !n.refused:
+		return object{c, e.key, &node{kind: kindMap}}
+	case c.expect(n, e.key, kindMap):
+		return object{c, e.key, n}
+	default:
+		return object{c, e.key, nil}
 	}
-	return object{c, e.key, n}
 }
 
 // address reads an IPv4 address, as Terraform's templates expect.

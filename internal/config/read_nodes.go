@@ -24,29 +24,33 @@ func (c *checker) readNodes(lab *Lab, root *node) {
 	defaults := file.object("defaults")
 	c.machine(defaults, "") // a wrong default is wrong even where every machine has its own
 	file.require("machines")
+	machines, _, ok := file.get("machines")
+	c.machinesUnread = !ok || machines.kind != kindMap
 	for _, e := range file.entries("machines") {
 		c.machineName(e)
-		o := object{c, e.key, inherited(c.objectOf(e).node, defaults.node)}
-		m := c.machine(o, e.name)
+		own := c.objectOf(e)
+		m := &Machine{Name: e.name, Enabled: true}
+		lab.Machines = append(lab.Machines, m)
+		if own.node == nil {
+			continue
+		}
+		o := object{c, e.key, inherited(own.node, defaults.node)}
+		*m = *c.machine(o, e.name)
 		needed := []string{"role", "hypervisor", "ip", "vmid"}
 		if m.Hypervisor == HypervisorNone {
 			needed = needed[:3]
 		}
 		o.require(needed...)
-		lab.Machines = append(lab.Machines, m)
 	}
 }
 
 // inherited returns the machine's settings with the defaults put in where it has
-// none of its own. Either may be nil.
+// none of its own. There may be no defaults.
 func inherited(own, defaults *node) *node {
-	merged := &node{kind: kindMap}
-	if own != nil {
-		merged.at = own.at
-		for _, e := range own.entries {
-			if e.value.kind != kindNull {
-				merged.entries = append(merged.entries, e)
-			}
+	merged := &node{kind: kindMap, at: own.at}
+	for _, e := range own.entries {
+		if e.value.kind != kindNull || e.value.refused {
+			merged.entries = append(merged.entries, e)
 		}
 	}
 	if defaults != nil {

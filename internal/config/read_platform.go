@@ -93,10 +93,14 @@ func (c *checker) k3s(o object) K3s {
 }
 
 func (c *checker) k3sVersion(o object) string {
-	text, key, ok := o.scalar("version", kindText)
-	if !ok || k3sVersion.MatchString(text) {
-		return text
+	n, key, ok := o.get("version")
+	if ok && (n.kind == kindInt || n.kind == kindFloat) {
+		n = &node{kind: kindText, text: n.text} // the same mistake as text
 	}
+	if !ok || !o.expect(n, key, kindText) || k3sVersion.MatchString(n.text) {
+		return o.text("version", "")
+	}
+	text := n.text
 	hint := "write it as K3s tags its releases: v1.36.3+k3s1"
 	if m := k3sNear.FindStringSubmatch(text); m != nil {
 		number := m[2]
@@ -131,7 +135,7 @@ func (c *checker) k3sConfig(o object, name string) map[string]any {
 	config := map[string]any{}
 	for _, e := range o.entries(name) {
 		if instead, ok := decided(e.name); ok {
-			c.errorAt(e.key, instead, "k3lab decides this itself")
+			c.errorf(e.at, instead, "%s: k3lab decides this itself", label(e.key))
 			continue
 		}
 		config[e.name] = e.node.value()

@@ -78,7 +78,7 @@ func (c *checker) quorum(lab *Lab) {
 	servers := lab.Servers()
 	at := "nodes.machines"
 	switch n := len(servers); {
-	case n == 0 && c.written(at) && !c.roleless(lab):
+	case n == 0 && !c.roleless(lab):
 		c.errorAt(at, "give one machine, or better three, role: server", "none of the enabled machines is a server")
 	case n > 0 && n%2 == 0:
 		c.warnAt(machineKey(servers[n-1], "role"), "have one server less, or one more",
@@ -88,9 +88,11 @@ func (c *checker) quorum(lab *Lab) {
 	}
 }
 
-// roleless reports whether a machine's role could not be read: it may be the
-// server.
+// roleless reports whether a role could not be read: it may be the server's.
 func (c *checker) roleless(lab *Lab) bool {
+	if c.machinesUnread {
+		return true
+	}
 	return slices.ContainsFunc(enabled(lab), func(m *Machine) bool { return m.Role == "" })
 }
 
@@ -142,7 +144,9 @@ func (c *checker) memory(lab *Lab) {
 
 // placement checks that what is referred to exists.
 func (c *checker) placement(lab *Lab) {
-	names := lab.HypervisorNames()
+	names := slices.DeleteFunc(lab.HypervisorNames(), func(name string) bool {
+		return name == HypervisorNone || !hypervisorName.MatchString(name) // reported
+	})
 	for _, m := range lab.Machines {
 		if _, ok := lab.Proxmox.Hypervisors[m.Hypervisor]; ok || m.Hypervisor == "" || m.Hypervisor == HypervisorNone {
 			continue
@@ -153,7 +157,7 @@ func (c *checker) placement(lab *Lab) {
 	for _, e := range lab.Proxmox.Endpoints {
 		endpoints = append(endpoints, e.Name)
 	}
-	for _, name := range names {
+	for _, name := range lab.HypervisorNames() {
 		h := lab.Proxmox.Hypervisors[name]
 		if h.Endpoint != "" && !slices.Contains(endpoints, h.Endpoint) {
 			c.errorAt("proxmox.hypervisors."+name+".endpoint", known(h.Endpoint, endpoints), "there is no endpoint %q", h.Endpoint)
@@ -182,27 +186,29 @@ func (c *checker) spread(lab *Lab) {
 			on[m.Hypervisor] = append(on[m.Hypervisor], m)
 		}
 	}
-	hypervisors := len(lab.Proxmox.Hypervisors)
+	free := slices.DeleteFunc(lab.HypervisorNames(), func(name string) bool { return on[name] != nil })
 	for _, name := range slices.Sorted(maps.Keys(on)) {
 		for _, m := range on[name][1:] {
-			c.shared(lab, m, on[name][0], len(servers), hypervisors, len(on))
+			c.shared(lab, m, on[name][0], free, len(on))
 		}
 	}
 }
 
-func (c *checker) shared(lab *Lab, m, with *Machine, servers, hypervisors, used int) {
+// shared judges a server that stands beside another one. free are the hypervisors
+// without a server, used is the number of those with one.
+func (c *checker) shared(lab *Lab, m, with *Machine, free []string, used int) {
 	key := machineKey(m, "hypervisor")
-	hint := "place it on another hypervisor"
-	if hypervisors < servers {
-		hint = "have no more servers than hypervisors, or allow it with servers_spread: preferred"
+	hint := "have no more servers than hypervisors, or allow it with servers_spread: preferred"
+	if len(free) > 0 {
+		hint = "no server is on " + strings.Join(free, ", ")
 	}
 	switch {
 	case lab.ServersSpread == SpreadRequired:
 		c.errorAt(key, hint, "%s stands on %s beside %s, and servers_spread (%s) requires one of its own for every server",
 			m.Name, m.Hypervisor, with.Name, c.line("nodes.servers_spread", key))
-	case used == 1 && hypervisors > 1 && servers > 1:
-		c.warnAt(key, "spread them: there are "+count(hypervisors, "hypervisor"), "%s stands beside %s: all servers are lost with %s", m.Name, with.Name, m.Hypervisor)
-	case hypervisors >= servers:
-		c.warnAt(key, "there is a hypervisor for every server; servers_spread: required makes this an error", "%s stands beside %s: both are lost with %s", m.Name, with.Name, m.Hypervisor)
+	case used == 1 && len(free) > 0:
+		c.warnAt(key, hint, "%s stands beside %s: all servers are lost with %s", m.Name, with.Name, m.Hypervisor)
+	case len(lab.Proxmox.Hypervisors) >= len(lab.Servers()):
+		c.warnAt(key, hint+"; servers_spread: required makes this an error", "%s stands beside %s: both are lost with %s", m.Name, with.Name, m.Hypervisor)
 	}
 }

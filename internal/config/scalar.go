@@ -1,7 +1,9 @@
 package config
 
 import (
+	"math"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -85,8 +87,25 @@ func unambiguous(plain string) string {
 	case "~":
 		return "write null, or leave the key out"
 	}
-	if digits := strings.TrimLeft(strings.ReplaceAll(plain, "_", ""), "0"); plainInt.MatchString(digits) {
-		return "write " + digits + " for the number, or " + quoted
+	if number := decimal(strings.ReplaceAll(plain, "_", "")); number != "" {
+		return "write " + number + " for the number, or " + quoted
 	}
 	return quoted
+}
+
+// decimal writes a number of any form as a plain one, or returns "".
+func decimal(text string) string {
+	if plainInt.MatchString(text) {
+		return text
+	}
+	if digits := strings.TrimLeft(text, "0"); plainInt.MatchString(digits) {
+		return digits
+	}
+	if i, err := strconv.ParseInt(text, 0, 64); err == nil {
+		return strconv.FormatInt(i, 10)
+	}
+	if f, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(f) < 1e15 {
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	return ""
 }

@@ -5,7 +5,8 @@ package config
 type shape struct {
 	keys  map[string]*shape  // the valid keys; nil: any
 	other map[string]foreign // names other labs use for them
-	each  *shape             // what stands under free keys, or in a list
+	each  *shape             // what stands under free keys
+	items *shape             // what stands in a list
 }
 
 func (s *shape) under(key string) *shape {
@@ -69,7 +70,7 @@ func nodesShape() *shape {
 			rename("role", flagToRole, "controlplane", "control_plane", "controller"),
 			rename("hypervisor", same, "target_node", "node", "node_name", "proxmox_node", "pve_node", "host_node", "host"),
 			rename("vmid", toInt, "vm_id", "id"),
-			rename("ip", toAddress, "address", "ip_address", "ipv4", "ipv4_address", "ansible_host"),
+			rename("ip", toAddress, "address", "ip_address", "ip_addr", "ipv4", "ipv4_address", "ansible_host"),
 			rename("mac", toMAC, "macaddr", "mac_address", "macaddress", "mac_addr", "hwaddr"),
 			rename("cores", toInt, "cpu", "cpus", "cpu_cores", "vcpu", "vcpus", "num_cores"),
 			rename("memory_mib", toMiB, "ram", "memory", "mem", "memory_mb", "ram_mb", "ram_dedicated"),
@@ -85,7 +86,7 @@ func nodesShape() *shape {
 			rename("enabled", same, "enable"),
 		),
 	}
-	machine.keys["extra_disks"] = &shape{each: disk}
+	machine.keys["extra_disks"] = &shape{items: disk}
 	machine.keys["labels"] = &shape{}
 	machine.keys["taints"] = &shape{}
 	return &shape{

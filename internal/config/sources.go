@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -12,7 +13,7 @@ import (
 // "proxmox.endpoints.home.url", "all.k3s.version". What a machine inherits is
 // found at its own key and stands in the defaults.
 type Sources struct {
-	lines map[string][]string
+	lines map[string][]string // as they may be shown
 	spans map[string]span
 }
 
@@ -48,9 +49,18 @@ func (s *Sources) span(key string) span {
 
 // addFile makes the lines of a file known, and its own key.
 func (s *Sources) addFile(file string, src []byte) {
-	text := strings.ReplaceAll(string(src), "\r\n", "\n")
-	s.lines[file] = strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
+	lines := strings.Split(normalised(src), "\n")
+	for i, line := range lines {
+		lines[i] = redacted(line, credentials, secretText)
+	}
+	s.lines[file] = lines
 	s.spans[stem(file)] = span{Position: Position{File: file}}
+}
+
+// normalised is the text without a byte order mark and with Unix line ends; lines
+// and columns stay the same.
+func normalised(src []byte) string {
+	return strings.ReplaceAll(strings.TrimPrefix(string(src), "\ufeff"), "\r\n", "\n")
 }
 
 func (s *Sources) line(p Position) string {
@@ -63,13 +73,14 @@ func (s *Sources) line(p Position) string {
 
 // problem makes a problem of a place, held within the line it stands on.
 func (s *Sources) problem(at span, warning bool, message, hint string) Problem {
+	at.Line = min(at.Line, len(s.lines[at.File]))
 	source := s.line(at.Position)
 	length := utf8.RuneCountInString(source)
 	if at.Line > 0 {
 		at.Column = min(max(at.Column, 1), length+1)
 	}
 	return Problem{
-		Position: at.Position, Warning: warning, Message: message, Hint: hint,
+		Position: at.Position, Warning: warning, Message: redacted(message, credentials), Hint: hint,
 		Source: source, Width: min(max(at.width, 1), max(length-at.Column+1, 1)),
 	}
 }
@@ -81,4 +92,31 @@ func (l *Lab) Position(key string) Position { return l.Sources.Position(key) }
 func stem(file string) string {
 	name := file[strings.LastIndexByte(file, '/')+1:]
 	return strings.TrimSuffix(name, ".yaml")
+}
+
+// What must not be shown when it has strayed into the settings: the value of a
+// key that sounds like a secret, credentials in a URL, a private key.
+var (
+	secretText  = regexp.MustCompile(`(?i)(?:token|password|passwd|secret)["']?\s*[:=]\s*([^\s,}#]+)|PRIVATE KEY-----(.+)$`)
+	credentials = regexp.MustCompile(`://([^/@\s]+)@`)
+)
+
+// redacted stars what forms find out and keeps every other character at its
+// column.
+func redacted(line string, forms ...*regexp.Regexp) string {
+	for _, form := range forms {
+		var out strings.Builder
+		done := 0
+		for _, m := range form.FindAllStringSubmatchIndex(line, -1) {
+			for i := 2; i < len(m); i += 2 {
+				if m[i] >= 0 {
+					out.WriteString(line[done:m[i]])
+					out.WriteString(strings.Repeat("*", utf8.RuneCountInString(line[m[i]:m[i+1]])))
+					done = m[i+1]
+				}
+			}
+		}
+		line = out.String() + line[done:]
+	}
+	return line
 }

@@ -17,7 +17,8 @@ import (
 // Limits of a settings file, far above any lab and far below what would make the
 // YAML parser run out of stack or time.
 const (
-	maxFileBytes = 1 << 20
+	maxFileBytes = 1 << 18
+	maxTokens    = 30_000
 	maxDepth     = 64
 	maxNodes     = 1 << 18 // aliases counted as often as they are used
 )
@@ -29,7 +30,7 @@ type node struct {
 	at      span
 	text    string // of a scalar
 	plain   bool   // a scalar without quotes
-	refused bool   // a scalar whose reading has been reported already
+	refused bool   // it has been reported: nothing more is said of it
 	entries []*entry
 	items   []*node
 	size    int
@@ -99,7 +100,7 @@ func (c *checker) parse(file string, src []byte) *node {
 		c.errorf(whole, "save it as UTF-8", "the file is not UTF-8 text")
 		return nil
 	}
-	parsed, err := parseYAML(strings.TrimPrefix(string(src), "\ufeff"))
+	parsed, err := parseYAML(normalised(src))
 	if err != nil {
 		c.syntax(file, err)
 		return nil
@@ -111,7 +112,7 @@ func (c *checker) parse(file string, src []byte) *node {
 			continue
 		}
 		if root != nil {
-			c.errorf(t.span(doc.Body), "keep one document per file", "a second YAML document: only the first would be read")
+			c.errorf(t.convert(doc.Body, 0).at, "keep one document per file", "a second YAML document: only the first would be read")
 			break
 		}
 		root = t.convert(doc.Body, 0)
@@ -134,6 +135,9 @@ func parseYAML(src string) (f *ast.File, err error) {
 		}
 	}()
 	tokens := lexer.Tokenize(src)
+	if len(tokens) > maxTokens {
+		return nil, &yaml.SyntaxError{Message: "too long to be settings", Token: tokens[maxTokens]}
+	}
 	if at := tooDeep(tokens); at != nil {
 		return nil, &yaml.SyntaxError{Message: "nested too deeply", Token: at}
 	}
@@ -165,14 +169,20 @@ func tooDeep(tokens token.Tokens) *token.Token {
 
 func (c *checker) syntax(file string, err error) {
 	at := span{Position: Position{File: file}}
-	message := err.Error()
+	message := ""
 	var yamlError yaml.Error
 	if errors.As(err, &yamlError) {
-		message = yamlError.GetMessage()
+		message = yamlError.GetMessage() // its Error draws the source, at great length for some
 		if t := yamlError.GetToken(); t != nil && t.Position != nil {
 			at.Line, at.Column = t.Position.Line, t.Position.Column
 		}
+	} else {
+		message = err.Error()
 	}
 	message, _, _ = strings.Cut(message, "\n")
-	c.errorf(at, "", "not valid YAML: %s", printable(message))
+	hint := "look for a missing quote, bracket, colon, or space after a colon, here or in the line above"
+	if strings.Contains(message, "'\t'") {
+		hint = "indent with spaces"
+	}
+	c.errorf(at, hint, "not valid YAML: %s", printable(message))
 }
