@@ -9,7 +9,7 @@ import (
 )
 
 // tokensVariable is the Terraform variable that holds the API tokens.
-const tokensVariable = "proxmox_api_tokens"
+const tokensVariable = "proxmox_api_tokens" //nolint:gosec // a name, no credential
 
 // Env returns the environment in which terraform and tofu work by hand in the
 // workspace as they do when k3lab runs them, and writes the files it names. It

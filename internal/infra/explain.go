@@ -106,6 +106,8 @@ func rules() []rule {
 		}
 	}
 	return []rule{
+		says(`Failed to query available provider packages|Failed to install provider|failed to request discovery document`,
+			failed(fault.Unreachable, "K3LAB_PROVIDER_MIRROR=DIR, a file-system mirror of the providers, where there is no registry", "the registry of providers does not answer, or has not what terraform/versions.tf asks for")),
 		says(`state lock.*?ID:\s+(\S+).*?Operation:\s+OperationType(\S+).*?Who:\s+(\S+).*?Created:\s+(\S+ \S+?)(?:\.\d+)? `, func(_ place, m []string) error {
 			return fault.New(fault.Locked, "terraform state",
 				"wait for it to end; if it was killed: terraform -chdir=terraform force-unlock "+m[1],

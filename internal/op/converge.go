@@ -89,7 +89,7 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 			changes[i] = []step.Change{deferred(m, reason)}
 			return nil
 		}
-		state, _, err := c.desired(ctx, m, facts, start)
+		state, err := c.desired(ctx, m, facts, start)
 		if err != nil {
 			return err
 		}
@@ -191,20 +191,19 @@ func factsWanted(m *config.Machine) converger.FactsRequest {
 	return converger.FactsRequest{Paths: []string{desired.DatastorePath}, Units: []string{desired.Unit(m)}}
 }
 
-// desired is what the machine should look like, and the file its K3s binary is
-// copied from.
-func (c *converge) desired(ctx context.Context, m *config.Machine, facts converger.Facts, b beginning) (converger.State, string, error) {
+// desired is what the machine should look like.
+func (c *converge) desired(ctx context.Context, m *config.Machine, facts converger.Facts, b beginning) (converger.State, error) {
 	if facts.Arch != m.Arch {
-		return converger.State{}, "", fault.New(fault.Invalid, m.Name, "set arch: "+facts.Arch+" in terraform/vars/nodes.yaml",
+		return converger.State{}, fault.New(fault.Invalid, m.Name, "set arch: "+facts.Arch+" in terraform/vars/nodes.yaml",
 			"the machine's processor is %s, the settings say %s", facts.Arch, m.Arch)
 	}
 	binary, err := c.supplies.binary(ctx, m.Arch)
 	if err != nil {
-		return converger.State{}, "", err
+		return converger.State{}, err
 	}
 	device := deviceOf(facts, m.IP)
 	if device == "" {
-		return converger.State{}, "", fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
+		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
 			"none of the machine's network interfaces has its address %s", m.IP)
 	}
 	in := desired.Inputs{
@@ -217,8 +216,7 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 	if !in.Bootstrap {
 		in.JoinURL = c.joinURL(m, b)
 	}
-	state, err := desired.Node(c.lab, m, in)
-	return state, binary.Path, err
+	return desired.Node(c.lab, m, in)
 }
 
 // joinURL is a server that is there already: a member, else the one that begins.

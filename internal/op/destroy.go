@@ -25,7 +25,7 @@ func Destroy(ctx context.Context, opts DestroyOptions) (_ bool, err error) {
 		return false, err
 	}
 	defer s.closeInto(&err)
-	if err := s.lock(ctx, "destroy"); err != nil {
+	if err := s.lock("destroy"); err != nil {
 		return false, err
 	}
 	steps := step.Sequence{infra.Remove(s.infra)}

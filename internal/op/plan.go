@@ -17,7 +17,7 @@ func Plan(ctx context.Context, opts LabOptions) (_ step.Plan, err error) {
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
-	if err := s.lock(ctx, "plan"); err != nil {
+	if err := s.lock("plan"); err != nil {
 		return nil, err
 	}
 	return s.steps(DefaultTimeout).Plan(ctx, opts.Reporter)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -42,8 +43,24 @@ func (s *session) newFleet() *fleet.Fleet {
 	})
 }
 
-// keyFile is the private key to log in with: the user's own where one is named.
-func (s *session) keyFile() string { return first(s.lab.Access.KeyFile, s.dir.SSHKey()) }
+// providerVersion is the one version of the provider there is: it comes with
+// the binary that runs, and infra sees to it that Terraform takes that one.
+const providerVersion = "0.0.1"
+
+// keyFile is the private key to log in with: the user's own where one is named,
+// relative to the workspace or to the home directory with ~/.
+func (s *session) keyFile() string {
+	own := s.lab.Access.KeyFile
+	if own == "" {
+		return s.dir.SSHKey()
+	}
+	if rest, ok := strings.CutPrefix(own, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return s.dir.Path(own)
+}
 
 // infraOptions says how Terraform is run for this lab.
 func (s *session) infraOptions() infra.Options {
@@ -54,7 +71,7 @@ func (s *session) infraOptions() infra.Options {
 	return infra.Options{
 		Dir: s.dir.Root(), Lab: s.lab, Tokens: s.tokens(),
 		Binary:   first(s.opts.Terraform, s.computer.Terraform),
-		CacheDir: s.dir.Cache(), PluginBinary: plugin, Version: "0.0.1",
+		CacheDir: s.dir.Cache(), PluginBinary: plugin, Version: providerVersion, Fallback: os.Getenv("K3LAB_TOFU"),
 		Mirror:     s.computer.ProviderMirror,
 		Recipients: s.secrets.Recipients(),
 		VMs:        proxmox{s},

@@ -60,7 +60,7 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 	if err != nil {
 		return err
 	}
-	state, _, err := r.desired(ctx, m, facts, start)
+	state, err := r.desired(ctx, m, facts, start)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (s *session) closeInto(err *error) {
 }
 
 // lock takes the workspace for one operation and starts its journal.
-func (s *session) lock(ctx context.Context, operation string) error {
+func (s *session) lock(operation string) error {
 	lock, err := workspace.AcquireLock(s.dir, operation)
 	if err != nil {
 		return err

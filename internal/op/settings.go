@@ -70,7 +70,7 @@ func Format(dir string, check bool) ([]string, error) {
 	}
 	lab, problems := config.Load(root.Root())
 	if problems.Err() != nil {
-		return lines, nil // what is wrong beyond names is for validate to say
+		return lines, nil //nolint:nilerr // what is wrong beyond names is for validate to say
 	}
 	stale, err := infra.StaleProviders(root.Root(), lab)
 	if err != nil || !stale {

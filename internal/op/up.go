@@ -39,7 +39,7 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
-	if err := s.lock(ctx, "up"); err != nil {
+	if err := s.lock("up"); err != nil {
 		return nil, err
 	}
 	steps := s.steps(opts.Timeout)

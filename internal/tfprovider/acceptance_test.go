@@ -3,6 +3,7 @@ package tfprovider_test
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -146,7 +147,7 @@ func (l *lab) changes(vars ...string) (bool, string) {
 	if err == nil {
 		return false, out
 	}
-	if e, ok := err.(*exec.ExitError); ok && e.ExitCode() == 2 {
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) && e.ExitCode() == 2 {
 		return true, out
 	}
 	l.t.Fatalf("plan: %v\n%s", err, out)

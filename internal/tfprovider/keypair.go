@@ -18,7 +18,7 @@ import (
 )
 
 // secretKey is the private key's name in the secrets file.
-const secretKey = "ssh_private_key"
+const secretKey = "ssh_private_key" //nolint:gosec // a name, no credential
 
 // keyPair is where a key pair is kept: the file to log in with, and the secrets
 // file, from which a second computer gets it.

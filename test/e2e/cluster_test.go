@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -197,8 +198,8 @@ func quorumLost(t *testing.T, l *lab) {
 	api.power("server-3", "stop", "stopped")
 	eventually(t, time.Minute, "status says that quorum is lost", func() bool {
 		out, err := l.run("-C", l.dir, "status")
-		e, ok := err.(*exec.ExitError)
-		return ok && e.ExitCode() == 6 && strings.Contains(out, "quorum lost")
+		var e *exec.ExitError
+		return errors.As(err, &e) && e.ExitCode() == 6 && strings.Contains(out, "quorum lost")
 	})
 	l.exit(0, "up", "--yes")
 	whole(t, l)
