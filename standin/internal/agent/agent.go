@@ -31,8 +31,10 @@ import (
 )
 
 const (
-	retryInterval    = time.Second
-	balancerInterval = 10 * time.Second
+	retryInterval = time.Second
+	// balancerInterval is short because an agent that knows one server only
+	// is lost with it.
+	balancerInterval = 2 * time.Second
 )
 
 // Node is a node half to run.
@@ -49,6 +51,9 @@ type Node struct {
 
 // Run is `k3s agent`: it never gives up joining, and returns when ctx is done.
 func Run(ctx context.Context, node *options.Node) error {
+	if err := noticeDeadServers(); err != nil {
+		return err
+	}
 	servers := savedServers(node)
 	balancer := lb.New(servers...)
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(node.LBPort)))
@@ -64,6 +69,16 @@ func Run(ctx context.Context, node *options.Node) error {
 		}
 		logrus.Info("k3s agent is up and running")
 	})
+}
+
+// noticeDeadServers has client-go give up connections to a server that
+// vanished without a word in 15 s. Its own 45 s are close to what makes a node
+// NotReady.
+func noticeDeadServers() error {
+	if err := os.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "10"); err != nil {
+		return err
+	}
+	return os.Setenv("HTTP2_PING_TIMEOUT_SECONDS", "5")
 }
 
 // Run joins and then plays the node; ready is called once it is registered.
