@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,24 +103,47 @@ func seed(f *testing.F) {
 	for _, odd := range []string{
 		"", "\x00", "\xff\xfe", "\ufeff", "- - - -", "? a\n: b", "a: &a [*a]", "<<: x", "a: |\n  x\n b: y", "{a: [}", "---\n---\n...\n",
 		"%YAML 1.1\n---\na: 1", "a: !!binary x", "? {a: b}\n: c", "? [a]\n: c", "*x : y", "&x : y", "a: \"\\x", "'", "a:\n\t b", "#", "a: >-\n\n\n", ": ", "- : -",
-		strings.Repeat("[", 100000), strings.Repeat("{a: ", 50000), strings.Repeat("- ", 50000), strings.Repeat("? ", 50000),
-		strings.Repeat("&a ", 50000), strings.Repeat("!x ", 50000), "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]",
+		strings.Repeat("[", 99), strings.Repeat("{a: ", 99), strings.Repeat("- ", 99), strings.Repeat("? ", 99),
+		strings.Repeat("&a ", 99), strings.Repeat("!x ", 99), "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]",
 		bomb(),
 	} {
 		f.Add([]byte(odd), []byte(odd), []byte(odd), []byte(odd))
 	}
 }
 
+// TestBounds: what would take a parser hours or its whole stack is refused.
+func TestBounds(t *testing.T) {
+	tests := map[string]struct{ src, want string }{
+		"deep flow":   {strings.Repeat("[", 25000), nodesFile + ":1:65: not valid YAML: nested too deeply"},
+		"deep maps":   {strings.Repeat("{a: ", 7000), nodesFile + ":1:257: not valid YAML: nested too deeply"},
+		"deep blocks": {strings.Repeat("- ", 25000), nodesFile + ":1:129: not valid YAML: nested too deeply"},
+		"anchors":     {strings.Repeat("&a ", 9000), nodesFile + ":1:193: not valid YAML: nested too deeply"},
+		"too long":    {strings.Repeat("a: b\n", 11000), nodesFile + ":10001:1: not valid YAML: too long to be settings"},
+		"too large":   {strings.Repeat("#", maxFileBytes+1), nodesFile + ": the file is larger than 256 KiB"},
+		"aliases":     {bomb(), nodesFile + ":4:7: the file grows beyond all bounds"},
+		"not UTF-8":   {"a: \xff", nodesFile + ": the file is not UTF-8 text"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := &checker{sources: newSources()}
+			c.parse(nodesFile, []byte(tt.src))
+			list := sorted(c.problems)
+			if len(list) == 0 {
+				t.Fatal("accepted")
+			}
+			if got := list[0].Position.String() + ": " + list[0].Message; got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // bomb is a small file that aliases blow up.
 func bomb() string {
 	var b strings.Builder
-	b.WriteString("l0: &l0 {a: b}\n")
-	for i := 1; i < 20; i++ {
-		alias := "*l" + string(rune('a'+i-1))
-		if i == 1 {
-			alias = "*l0"
-		}
-		b.WriteString("l: &l" + string(rune('a'+i)) + " [" + strings.Repeat(alias+",", 20) + "]\n")
+	b.WriteString("a: &a {x: z}\n")
+	for c := 'b'; c < 'k'; c++ {
+		fmt.Fprintf(&b, "%c: &%c [%s]\n", c, c, strings.Repeat(fmt.Sprintf("*%c,", c-1), 20))
 	}
 	return b.String()
 }
