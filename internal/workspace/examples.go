@@ -4,8 +4,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/k3lab/k3lab/internal/fault"
+)
+
+// The one endpoint of a lab in a sandbox.
+const (
+	sandboxEndpoint = "sandbox"
+	sandboxCA       = "terraform/ca/" + sandboxEndpoint + ".pem"
 )
 
 // Sandbox is what the settings must say to fit a running sandbox.
@@ -13,7 +20,7 @@ type Sandbox struct {
 	URL         string
 	CAPEM       []byte
 	Token       string
-	CIDR        netip.Prefix
+	CIDR        netip.Prefix // zero: it has no network of its own
 	Gateway     netip.Addr
 	Hypervisors []SandboxHypervisor
 }
@@ -55,31 +62,23 @@ type example struct {
 	vip, metal                   bool
 }
 
-// Examples names the examples.
-var Examples = []string{"single", "small", "ha", "metal"}
-
-func exampleNamed(name string) (example, error) {
-	switch name {
-	case "single":
-		return example{hypervisors: 1, servers: 1}, nil
-	case "small":
-		return example{hypervisors: 1, servers: 1, agents: 2}, nil
-	case "ha":
-		return example{hypervisors: 3, servers: 3, agents: 2, vip: true}, nil
-	case "metal":
-		return example{servers: 1, agents: 2, metal: true}, nil
+func examples() map[string]example {
+	return map[string]example{
+		"single": {hypervisors: 1, servers: 1},
+		"small":  {hypervisors: 1, servers: 1, agents: 2},
+		"ha":     {hypervisors: 3, servers: 3, agents: 2, vip: true},
+		"metal":  {servers: 1, agents: 2, metal: true},
 	}
-	return example{}, fault.New(fault.Invalid, name, "one of single, small, ha, metal", "there is no example of that name")
 }
 
 // fill turns an example into settings: of a usual home network, or of a sandbox.
 func (e example) fill(opts Options) (settings, error) {
 	s := settings{
-		LabName: opts.LabName, PublicKeys: opts.PublicKeys, Pool: opts.LabName,
+		LabName: opts.LabName, PublicKeys: lines(opts.PublicKeys), Pool: opts.LabName,
 		Cores: 2, MemoryMiB: 4096, DiskGiB: 32, Bridge: "vmbr0",
 	}
 	cidr, gateway := netip.MustParsePrefix("192.168.10.0/24"), netip.MustParseAddr("192.168.10.1")
-	if opts.Sandbox != nil {
+	if opts.Sandbox != nil && opts.Sandbox.CIDR.IsValid() {
 		cidr, gateway = opts.Sandbox.CIDR, opts.Sandbox.Gateway
 	}
 	if cidr.Bits() > 24 || !cidr.Addr().Is4() {
@@ -91,17 +90,33 @@ func (e example) fill(opts Options) (settings, error) {
 		s.VIP = address(cidr, 10)
 	}
 	if !e.metal {
+		if opts.Sandbox != nil && len(opts.Sandbox.Hypervisors) == 0 {
+			return s, fault.New(fault.Invalid, "sandbox", "k3lab sandbox status", "it has no hypervisor")
+		}
 		s.proxmox(e, opts.Sandbox)
 	}
 	s.machines(e, cidr)
 	return s, nil
 }
 
+// lines are the keys in texts as ssh-keygen and authorized_keys have them.
+func lines(texts []string) []string {
+	var out []string
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				out = append(out, line)
+			}
+		}
+	}
+	return out
+}
+
 func (s *settings) proxmox(e example, sandbox *Sandbox) {
 	s.Endpoints = []endpoint{{Name: "home", URL: "https://192.168.10.2:8006"}}
 	known := []SandboxHypervisor{{Name: "pve1"}, {Name: "pve2"}, {Name: "pve3"}}
 	if sandbox != nil {
-		s.Endpoints = []endpoint{{Name: "sandbox", URL: sandbox.URL, CAFile: "terraform/ca/sandbox.pem"}}
+		s.Endpoints = []endpoint{{Name: sandboxEndpoint, URL: sandbox.URL, CAFile: sandboxCA}}
 		known = sandbox.Hypervisors
 	}
 	for i, h := range known[:min(e.hypervisors, len(known))] {
