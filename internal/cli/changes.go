@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
@@ -23,7 +25,7 @@ func writePlan(w io.Writer, changes []step.Change, diff bool) error {
 	}
 	var s strings.Builder
 	layer, object, deferred := "", "", 0
-	for _, c := range changes {
+	for _, c := range grouped(changes) {
 		if c.Layer != layer {
 			layer, object = c.Layer, ""
 			s.WriteString(layer + "\n")
@@ -45,6 +47,22 @@ func writePlan(w io.Writer, changes []step.Change, diff bool) error {
 	fmt.Fprintf(&s, "\n%s\n", tally(len(changes)-deferred, deferred))
 	_, err := io.WriteString(w, s.String())
 	return err
+}
+
+// grouped brings the changes of one object together, in the order in which the
+// objects first appear.
+func grouped(changes []step.Change) []step.Change {
+	first := map[string]int{}
+	for i, c := range changes {
+		if _, seen := first[c.Layer+"/"+c.Object]; !seen {
+			first[c.Layer+"/"+c.Object] = i
+		}
+	}
+	out := slices.Clone(changes)
+	slices.SortStableFunc(out, func(a, b step.Change) int {
+		return cmp.Compare(first[a.Layer+"/"+a.Object], first[b.Layer+"/"+b.Object])
+	})
+	return out
 }
 
 func sign(a step.Action) string {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -51,6 +52,10 @@ func (h *Health) Problems() []string {
 	return out
 }
 
+// serverRoles are what K3s labels the node of a server with, the second once
+// its datastore member votes.
+var serverRoles = []string{"control-plane", "etcd"}
+
 // Problem says what keeps the member from being whole; empty when nothing does.
 func (m *Member) Problem() string {
 	switch {
@@ -68,6 +73,8 @@ func (m *Member) Problem() string {
 		return "no node of that name in the cluster yet"
 	case !m.Node.Ready:
 		return "node is not ready: " + m.Node.Reason
+	case m.Role == config.RoleServer && !slices.Equal(m.Node.Roles, serverRoles):
+		return "its node has not the roles of a server yet"
 	}
 	return ""
 }

@@ -106,8 +106,10 @@ func rules() []rule {
 		}
 	}
 	return []rule{
-		says(`Failed to query available provider packages|Failed to install provider|failed to request discovery document`,
-			failed(fault.Unreachable, "K3LAB_PROVIDER_MIRROR=DIR, a file-system mirror of the providers, where there is no registry", "the registry of providers does not answer, or has not what terraform/versions.tf asks for")),
+		// First, because its detail may hold any network error.
+		says(`(?:Failed to query available provider packages|Failed to install provider)\s+(.*?)(?:\n\n|$)`, func(_ place, m []string) error {
+			return fault.New(fault.Unreachable, "terraform", "check the connection to the registry, or give a mirror: K3LAB_PROVIDER_MIRROR", "%s", oneLine(m[1]))
+		}),
 		says(`state lock.*?ID:\s+(\S+).*?Operation:\s+OperationType(\S+).*?Who:\s+(\S+).*?Created:\s+(\S+ \S+?)(?:\.\d+)? `, func(_ place, m []string) error {
 			return fault.New(fault.Locked, "terraform state",
 				"wait for it to end; if it was killed: terraform -chdir=terraform force-unlock "+m[1],
@@ -131,9 +133,6 @@ func rules() []rule {
 		says(`pool '?([^']+?)'? is not empty`, failed(fault.Invalid, "put pool back in terraform/vars/proxmox.yaml, or take what is in it out in Proxmox", "pool $1 still has members")),
 		says(`shrinking disks is not supported|requested size \([^)]*\) is lower than current size \(([^)]*)\)`, failed(fault.Invalid, "raise disk_gib in $setting", "its disk_gib is smaller than the disk of the template")),
 		says(`Provider configuration not present`, failed(fault.Invalid, "put the endpoint back, disable its machines, run k3lab up, then remove it", "an endpoint was removed that still carries machines")),
-		says(`(?:Failed to query available provider packages|Failed to install provider)\s+(.*?)(?:\n\n|$)`, func(_ place, m []string) error {
-			return fault.New(fault.Unreachable, "terraform", "check the connection to the registry, or give a mirror: K3LAB_PROVIDER_MIRROR", "%s", oneLine(m[1]))
-		}),
 	}
 }
 

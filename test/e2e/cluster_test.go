@@ -1,10 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -148,11 +151,17 @@ func drift(t *testing.T, l *lab) {
 
 // apiAnswers asks the API through the VIP, as kubectl would.
 func apiAnswers(l *lab) bool {
-	cmd := exec.Command(os.Getenv("K3LAB_K3S_BINARY"), "kubectl", "--kubeconfig", filepath.Join(l.dir, ".k3lab/kubeconfig"),
-		"--request-timeout=2s", "get", "nodes", "-o", "name")
-	cmd.Env = l.env
-	out, err := cmd.Output()
-	return err == nil && strings.Count(string(out), "node/") == 5
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(l.dir, ".k3lab/kubeconfig"))
+	if err != nil {
+		return false
+	}
+	config.Timeout = 2 * time.Second
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return false
+	}
+	nodes, err := client.CoreV1().Nodes().List(context.Background(), metav1.ListOptions{})
+	return err == nil && len(nodes.Items) == 5
 }
 
 // holder is the server that has the VIP.
