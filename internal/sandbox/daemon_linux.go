@@ -53,6 +53,10 @@ func (o Options) startDaemon(ctx context.Context, p place, info *Info, say func(
 		return fault.New(fault.Failed, info.Endpoint, "", "%w", err)
 	}
 	defer socket.Close()
+	// The log of the daemon before tells why it ended.
+	if err := os.Rename(p.logFile(), p.logFile()+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Failed, p.logFile(), "", "%w", err)
+	}
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fault.New(fault.Failed, p.logFile(), "", "%w", err)

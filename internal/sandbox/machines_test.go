@@ -5,6 +5,7 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,12 @@ func TestMachines(t *testing.T) {
 	needRoot(t)
 	t.Setenv("K3LAB_SANDBOX_DIR", t.TempDir())
 	leavesNothing(t, "test-life")
-	l := up(t, options("test-life"))
+	o := options("test-life")
+	o.ImagesDir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(o.ImagesDir, "some.tar"), []byte("an image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := up(t, o)
 	for id := 201; id <= 205; id++ {
 		l.create(id)
 	}
@@ -74,6 +80,7 @@ func describesItself(t *testing.T, l *lab) {
 	wants(t, "hardware address", l.run(201, "cat /sys/class/net/eth0/address"), "bc:24:11:00:00:01")
 	wants(t, "route", l.run(201, "ip route show default"), "default via "+l.info.Gateway+" dev eth0")
 	wants(t, "disk", l.run(201, "df --output=size -BG / | tail -1 | tr -d ' '"), "8G")
+	wants(t, "container images", l.run(201, "sudo cat /var/lib/rancher/k3s/agent/images/some.tar"), "an image")
 	wants(t, "failed units", l.run(201, "systemctl --failed --no-legend"), "")
 	wants(t, "keepalived", l.run(201, "systemctl is-enabled keepalived || :"), "disabled")
 	if a, b := l.run(201, "cat /etc/machine-id"), l.run(202, "cat /etc/machine-id"); a == b || len(a) != 32 {
@@ -115,6 +122,12 @@ func restarts(t *testing.T, l *lab) {
 		boot = now
 		t.Logf("%s: back after %v", action, time.Since(start).Round(time.Millisecond))
 	}
+	// What cloud-init is asked for is there after the next start.
+	l.call("PUT", "/nodes/pve1/qemu/201/config", map[string][]string{"name": {"renamed"}, "nameserver": {"192.0.2.53"}, "searchdomain": {"lab.internal"}})
+	l.power(201, "reboot")
+	wants(t, "new fields", l.run(201, "hostname; cat /etc/resolv.conf"), "renamed\nsearch lab.internal\nnameserver 192.0.2.53")
+	wants(t, "host key with new fields", l.run(201, "cat /etc/ssh/ssh_host_ed25519_key.pub"), key)
+	boot = l.run(201, "cat /proc/sys/kernel/random/boot_id")
 	// The machine may also reboot itself.
 	c := l.dial(201)
 	if s, err := c.NewSession(); err == nil {
@@ -229,6 +242,11 @@ func resizes(t *testing.T, l *lab) {
 	wants(t, "file system", l.run(204, "df --output=size -BG / | tail -1 | tr -d ' '"), "9G")
 	wants(t, "extra disk", l.run(204, "sudo mkfs.ext4 -q /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_DATA01 && sudo mount /dev/sdb /mnt && findmnt -no FSTYPE /mnt"), "ext4")
 	wants(t, "full", l.run(204, "sudo fallocate -l 20G /var/lib/rancher/fill 2>&1 | grep -o 'No space left on device'; sudo rm -f /var/lib/rancher/fill"), "No space left on device")
+	// A machine whose disk is full still boots, so that it can be seen to.
+	l.run(204, `sudo sh -c 'cd /var/lib/rancher; fallocate -l $(($(df --output=avail -B1 . | tail -1) - 4000000)) fill; cat /dev/zero >rest 2>/dev/null; sync'; true`)
+	wants(t, "a full disk", l.run(204, "sudo sh -c 'seq 100000 >/etc/more' 2>&1 | grep -o 'No space left on device'"), "No space left on device")
+	l.power(204, "reset")
+	wants(t, "with a full disk", l.run(204, "sudo rm /var/lib/rancher/fill /var/lib/rancher/rest && echo mended"), "mended")
 }
 
 func daemonDies(t *testing.T, l *lab) {

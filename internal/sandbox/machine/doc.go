@@ -12,4 +12,11 @@
 // that tree, without a name anywhere else: when the last process is gone, they
 // are gone too. The keeper does not depend on the process that started it and
 // is found again by its cgroup and its process file.
+//
+// What a hypervisor has and this has not: the kernel is the computer's, with
+// its modules and kernel-wide settings, which a machine can read but not
+// change; all machines share one flat network, whatever bridge and VLAN their
+// cards name; no DHCP server answers, so a card without a fixed address has
+// none. /proc/meminfo and the number of processors are the computer's, while
+// cgroups hold a machine to its own.
 package machine

@@ -85,19 +85,22 @@ func (d *Driver) launch(ctx context.Context, s pveapi.Spec, env []string) error 
 			return fault.New(fault.Failed, s.Name, "", "%w", err)
 		}
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- keeper.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = keeper.Wait() // how it ended stands in its state
+		close(ended)
+	}()
 	ready := make(chan error, 1)
 	go func() { ready <- awaitReady(conn) }()
 	select {
 	case err := <-ready:
 		return err
-	case err := <-ended:
-		return fault.New(fault.Failed, s.Name, "", "does not boot (%v)%s", err, d.lastWords(s.VMID))
+	case <-ended:
+		return fault.New(fault.Failed, s.Name, "", "does not boot (%v)%s", keeper.ProcessState, d.lastWords(s.VMID))
 	case <-ctx.Done():
 		// It may not have entered its cgroup yet, where clear will look.
 		_ = unix.Kill(-keeper.Process.Pid, unix.SIGKILL) // gone meanwhile is as good
-		_ = <-ended                                      // it was killed
+		<-ended
 		return ctx.Err()
 	}
 }
