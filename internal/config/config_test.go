@@ -62,12 +62,21 @@ func TestRules(t *testing.T) {
 	if err != nil || len(cases) == 0 {
 		t.Fatal("no case found", err)
 	}
+	sides := map[string][2]bool{} // of each rule: has it a valid case, and another
 	for _, dir := range cases {
+		side := sides[filepath.Dir(dir)]
+		valid := strings.HasPrefix(filepath.Base(dir), "valid")
+		sides[filepath.Dir(dir)] = [2]bool{side[0] || valid, side[1] || !valid}
 		t.Run(strings.TrimPrefix(dir, "testdata/rules/"), func(t *testing.T) {
 			_, problems := load(workspace(t, "testdata/base", dir))
 			golden(t, filepath.Join(dir, "want.txt"), text(problems))
 			verdict(t, filepath.Base(dir), problems)
 		})
+	}
+	for rule, side := range sides {
+		if side != [2]bool{true, true} {
+			t.Errorf("%s wants a valid case and one that is not", rule)
+		}
 	}
 }
 

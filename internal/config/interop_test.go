@@ -128,6 +128,9 @@ func TestReadersAgree(t *testing.T) {
 		files[name] = src
 		ours[name] = readByUs(t, name, src)
 	}
+	if _, problems := load(workspace(t, "testdata/interop")); problems.Err() != nil {
+		t.Error(problems.Text())
+	}
 	for _, r := range readers() {
 		t.Run(r.program, func(t *testing.T) {
 			if diff := cmp.Diff(ours, r.read(t, files)); diff != "" {
