@@ -36,12 +36,12 @@ $(PROVIDER_TOFU): $(PROVIDER)
 	mkdir -p $(@D) && ln -f $< $@
 
 standin: $(STANDIN) ## the K3s stand-in, for computers without a download
-$(STANDIN): standin/go.mod $(shell find standin -name '*.go')
-	cd standin && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(K3S_VERSION)" -o $(CURDIR)/$@ ./cmd/k3s
+$(STANDIN): standin/go.mod standin/Makefile $(shell find standin -name '*.go')
+	$(MAKE) --no-print-directory -C standin VERSION=$(K3S_VERSION) OUT=$(CURDIR)/$@
 
 tofu: bin/tofu ## OpenTofu, for computers without terraform and without a download
 bin/tofu: tools/tofu/go.mod
-	cd tools/tofu && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
+	cd tools/tofu && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X github.com/opentofu/opentofu/version.dev=no" -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
 
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && $(GO) build -trimpath -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

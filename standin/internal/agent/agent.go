@@ -56,7 +56,7 @@ func Run(ctx context.Context, node *options.Node) error {
 	}
 	servers := savedServers(node)
 	balancer := lb.New(servers...)
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(node.LBPort)))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(node.LBPort)))
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func (s *Supervisor) Start(name string, args ...string) error {
 	if s.stopping {
 		return fmt.Errorf("%s: not started, the server is stopping", name)
 	}
+	//nolint:noctx // children end with the supervisor, in its order
 	cmd := exec.Command(s.Exe, append([]string{name}, args...)...)
 	cmd.Args[0] = "k3s"
 	cmd.Stdout, cmd.Stderr = os.Stdout, s.logs()

@@ -12,7 +12,7 @@ const (
 	Default          = "/var/lib/rancher/k3s"
 	ConfigFile       = "/etc/rancher/k3s/config.yaml"
 	AdminKubeconfig  = "/etc/rancher/k3s/k3s.yaml"
-	NodePasswordFile = "/etc/rancher/node/password"
+	NodePasswordFile = "/etc/rancher/node/password" //nolint:gosec // a path, no credential
 )
 
 // Dir is a K3s data directory, with a server and an agent half.

@@ -3,7 +3,7 @@ package options
 import "github.com/k3lab/k3lab/standin/internal/flags"
 
 func str(name string, more ...string) flags.Def  { return def(flags.String, name, more) }
-func list(name string, more ...string) flags.Def { return def(flags.List, name, more) }
+func list(name string) flags.Def                 { return def(flags.List, name, nil) }
 func num(name string, more ...string) flags.Def  { return def(flags.Int, name, more) }
 func flag(name string, more ...string) flags.Def { return def(flags.Bool, name, more) }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -25,7 +26,7 @@ func Reset(ctx context.Context, settings *options.Server) error {
 		return fmt.Errorf("cluster-reset was successfully performed, please remove the cluster-reset flag and start k3s "+
 			"normally, if you need to perform another cluster-reset, you must first manually delete the %s file", s.Dir.ResetFlag())
 	}
-	if listening(datastore.Local) {
+	if listening(ctx, datastore.Local) {
 		return errors.New("etcd is running on this server: stop k3s before --cluster-reset")
 	}
 	if s.RestorePath == "" && !s.Dir.EtcdInitialized() {
@@ -97,8 +98,9 @@ func (s *server) reset(ctx context.Context) error {
 	return s.makeFiles()
 }
 
-func listening(url string) bool {
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "https://"))
+func listening(ctx context.Context, url string) bool {
+	dialer := net.Dialer{Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(url, "https://"))
 	if err != nil {
 		return false
 	}

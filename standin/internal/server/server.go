@@ -186,7 +186,7 @@ func (s *server) writeKubeconfig() error {
 // serveLocally opens the local ports that are neither a component's nor the
 // node's.
 func (s *server) serveLocally(ctx context.Context) error {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", localAPIPort))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", localAPIPort))
 	if err != nil {
 		return err
 	}
