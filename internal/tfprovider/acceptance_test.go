@@ -3,6 +3,7 @@ package tfprovider_test
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -37,14 +38,19 @@ terraform {
   }
 }
 variable "ip" { default = "192.0.2.11" }
+variable "own_key" {
+  type    = string
+  default = null
+}
 variable "users" {
   type    = list(string)
   default = []
 }
 resource "k3lab_ssh_key" "operator" {
-  private_key_path = "${path.root}/../.k3lab/ssh/id_ed25519"
-  secrets_file     = "${path.root}/../secrets.sops.yaml"
-  user_public_keys = var.users
+  private_key_path  = "${path.root}/../.k3lab/ssh/id_ed25519"
+  secrets_file      = "${path.root}/../secrets.sops.yaml"
+  existing_key_file = var.own_key
+  user_public_keys  = var.users
 }
 resource "k3lab_inventory" "hosts" {
   path             = "${path.root}/../ansible/inventory/hosts.ini"
@@ -60,6 +66,9 @@ resource "k3lab_inventory" "hosts" {
 output "authorized" { value = k3lab_ssh_key.operator.authorized_keys }
 `
 
+// folder has two spaces, because ssh prints a path it has split at one as it was.
+const folder = "my  lab"
+
 // lab is a workspace driven by a real terraform or tofu.
 type lab struct {
 	t           *testing.T
@@ -73,7 +82,7 @@ func newLab(t *testing.T, binary string) *lab {
 	if err != nil {
 		t.Skipf("%s is not installed", binary)
 	}
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), folder)
 	l := &lab{t: t, dir: dir, binary: path}
 	self, err := os.Executable()
 	if err != nil {
@@ -168,6 +177,8 @@ func TestWithRealTerraform(t *testing.T) {
 			t.Run("a key that is lost is not replaced", func(t *testing.T) { l.lostKeyStops(t) })
 			t.Run("two different keys stop the plan", func(t *testing.T) { l.differentKeysStop(t, key) })
 			t.Run("a changed inventory is seen and mended", func(t *testing.T) { l.inventoryIsMended(t) })
+			t.Run("another key of the user's, and back", func(t *testing.T) { l.ownKeyAndBack(t, key) })
+			t.Run("a second computer, without state", func(t *testing.T) { l.secondComputer(t, key) })
 			t.Run("the user's keys come first", func(t *testing.T) { l.usersKeysComeFirst(t) })
 			t.Run("destroy removes the files and keeps the secret", func(t *testing.T) { l.destroyKeepsSecret(t) })
 		})
@@ -256,16 +267,91 @@ func (l *lab) inventoryIsMended(t *testing.T) {
 	}
 }
 
+// ownKeyAndBack names a key of the user's and leaves it again.
+func (l *lab) ownKeyAndBack(t *testing.T, key string) {
+	private, err := os.ReadFile(l.path(".k3lab/ssh/id_ed25519"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ownKey, ownPublicKey := l.generateKey()
+	l.write("mine/id", ownKey)
+	own := "-var=own_key=" + l.path("mine/id")
+	before := l.ok("output", "-json", "authorized")
+	l.apply(own)
+	if changed, out := l.changes(own); changed {
+		t.Errorf("a plan after apply is not empty:\n%s", out)
+	}
+	if out := l.ok("output", "-json", "authorized"); strings.TrimSpace(out) != `["`+ownPublicKey+` k3lab"]` {
+		t.Errorf("authorized keys: %s", out)
+	}
+	l.apply()
+	if out := l.ok("output", "-json", "authorized"); out != before {
+		t.Errorf("back again, authorized keys: %s, want %s", out, before)
+	}
+	if l.read("mine/id") != ownKey || l.read(".k3lab/ssh/id_ed25519") != string(private) || string(private) != key {
+		t.Error("a key file was changed")
+	}
+}
+
+// TestFirstOnlyTheUsersKey: no key is made as long as the user's own is named,
+// and one is made, as a change in place, once it no longer is.
+func TestFirstOnlyTheUsersKey(t *testing.T) {
+	l := newLab(t, "terraform")
+	private, _ := l.generateKey()
+	l.write("mine/id", private)
+	l.apply("-var=own_key=" + l.path("mine/id"))
+	for _, path := range []string{".k3lab/ssh/id_ed25519", secrets.FileName} {
+		if _, err := os.Stat(l.path(path)); err == nil {
+			t.Errorf("%s was made", path)
+		}
+	}
+	if changed, out := l.changes(); !changed || !strings.Contains(out, "0 to add, 1 to change, 0 to destroy") {
+		t.Errorf("leaving the user's key is not a change in place:\n%s", out)
+	}
+	l.apply()
+	if changed, out := l.changes(); changed {
+		t.Errorf("a plan after apply is not empty:\n%s", out)
+	}
+	l.keyIsSecret(t, l.read(".k3lab/ssh/id_ed25519"))
+}
+
+// generateKey makes a key pair as ssh-keygen does.
+func (l *lab) generateKey() (private, public string) {
+	l.t.Helper()
+	publicRaw, raw, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(raw, "mine")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	sshPublic, err := ssh.NewPublicKey(publicRaw)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPublic)))
+}
+
+// secondComputer has the repository, with its secrets, and nothing else.
+func (l *lab) secondComputer(t *testing.T, key string) {
+	for _, path := range []string{".k3lab", "terraform/terraform.tfstate", "ansible/inventory/hosts.ini"} {
+		if err := os.RemoveAll(l.path(path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.apply()
+	if l.read(".k3lab/ssh/id_ed25519") != key {
+		t.Error("another key was made")
+	}
+	if changed, out := l.changes(); changed {
+		t.Errorf("a plan after apply is not empty:\n%s", out)
+	}
+}
+
 func (l *lab) usersKeysComeFirst(t *testing.T) {
-	raw, _, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := ssh.NewPublicKey(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))) + " me@home"
+	_, mine := l.generateKey()
+	mine += " me@home"
 	l.apply(`-var=users=["` + mine + `"]`)
 	out := l.ok("output", "-json", "authorized")
 	if !strings.HasPrefix(strings.TrimSpace(out), `["`+mine+`"`) || strings.Count(out, "ssh-ed25519") != 2 {
@@ -286,47 +372,5 @@ func (l *lab) destroyKeepsSecret(t *testing.T) {
 	}
 	if _, err := store.Get("ssh_private_key"); err != nil {
 		t.Errorf("the secret is gone: %v", err)
-	}
-}
-
-// TestAnsibleReadsTheInventory asks Ansible itself.
-func TestAnsibleReadsTheInventory(t *testing.T) {
-	ansible, err := exec.LookPath("ansible-inventory")
-	if err != nil {
-		t.Skip("ansible-inventory is not installed")
-	}
-	l := newLab(t, "terraform")
-	l.apply()
-	out, err := exec.Command(ansible, "-i", l.path("ansible/inventory/hosts.ini"), "--graph").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `@all:
-  |--@ungrouped:
-  |--@k3s_cluster:
-  |  |--@server:
-  |  |  |--server-1
-  |  |--@agent:
-  |  |  |--agent-1
-  |--@master:
-  |  |--@server:
-  |  |  |--server-1
-  |--@worker:
-  |  |--@agent:
-  |  |  |--agent-1
-  |--@unmanaged:
-  |  |--nas
-`
-	for line := range strings.Lines(want) {
-		if !strings.Contains(string(out), strings.TrimRight(line, "\n")) {
-			t.Errorf("%q is missing in:\n%s", line, out)
-		}
-	}
-	out, err = exec.Command(ansible, "-i", l.path("ansible/inventory/hosts.ini"), "--host", "server-1").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(out), `"ansible_host": "192.0.2.11"`) || !strings.Contains(string(out), `"ansible_user": "k3lab"`) {
-		t.Errorf("server-1: %s", out)
 	}
 }

@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 )
 
 // render writes the inventory. Ansible finds paths relative to the inventory by
@@ -16,7 +21,7 @@ func (m *inventoryModel) render() []byte {
 	for _, name := range slices.Sorted(maps.Keys(m.Machines)) {
 		machine := m.Machines[name]
 		group := machine.Role.ValueString()
-		if group != "server" && group != "agent" {
+		if group == "none" {
 			group = "unmanaged"
 		}
 		groups[group] = append(groups[group], name+" ansible_host="+machine.IP.ValueString())
@@ -40,9 +45,38 @@ func (m *inventoryModel) render() []byte {
 	section("all:vars",
 		"ansible_user="+m.User.ValueString(),
 		"ansible_ssh_private_key_file="+m.path(m.PrivateKeyPath.ValueString()),
-		"ansible_ssh_common_args='-o UserKnownHostsFile=\""+m.path(m.KnownHostsPath.ValueString())+"\" -o StrictHostKeyChecking=accept-new'",
+		// Quoted for ssh, which splits the option at spaces, within quotes for
+		// Ansible's own splitting, within a string of the inventory.
+		`ansible_ssh_common_args='-o \'UserKnownHostsFile="`+m.path(m.KnownHostsPath.ValueString())+`"\' -o StrictHostKeyChecking=accept-new'`,
 	)
 	return out.Bytes()
+}
+
+// What stands in an inventory as it is. Anything else could end a line or be
+// taken for a range of machines, a variable or a template.
+var (
+	machineName = regexp.MustCompile(`^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$`)
+	loginName   = regexp.MustCompile(`^[A-Za-z_][-._A-Za-z0-9]*$`)
+)
+
+// check reports what the inventory cannot say. k3lab validate finds the same
+// earlier, but Terraform also runs without it.
+func (m *inventoryModel) check(diags *diag.Diagnostics) {
+	for _, name := range slices.Sorted(maps.Keys(m.Machines)) {
+		machine, at := m.Machines[name], path.Root("machines").AtMapKey(name)
+		if !machineName.MatchString(name) {
+			diags.AddAttributeError(at, "k3lab_inventory: machine name", fmt.Sprintf("%q cannot be a machine's name", name))
+		}
+		if role := machine.Role.ValueString(); role != "server" && role != "agent" && role != "none" {
+			diags.AddAttributeError(at.AtName("role"), "k3lab_inventory: role", fmt.Sprintf("%s: %q is no role: server, agent or none", name, role))
+		}
+		if _, err := netip.ParseAddr(machine.IP.ValueString()); err != nil {
+			diags.AddAttributeError(at.AtName("ip"), "k3lab_inventory: address", fmt.Sprintf("%s: %q is no address", name, machine.IP.ValueString()))
+		}
+	}
+	if user := m.User.ValueString(); !loginName.MatchString(user) {
+		diags.AddAttributeError(path.Root("user"), "k3lab_inventory: user", fmt.Sprintf("%q cannot be a user's name", user))
+	}
 }
 
 // path is a path as the inventory names it: from its own folder on where it lies

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/tfsdk"
@@ -19,7 +20,8 @@ import (
 
 // inventory is resource k3lab_inventory: Ansible's inventory file, with the
 // groups server and agent, their parent k3s_cluster, and master and worker as
-// names for the same. Destroying it removes the file.
+// names for the same. A changed file is a change in place; a new path leaves the
+// old file, with a warning. Destroying the resource removes the file.
 type inventory struct{}
 
 type inventoryModel struct {
@@ -73,6 +75,9 @@ func (*inventory) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
+	if m.check(&resp.Diagnostics); resp.Diagnostics.HasError() {
+		return
+	}
 	m.ContentSHA256 = types.StringValue(digest(m.render()))
 	resp.Diagnostics.Append(resp.Plan.Set(ctx, &m)...)
 }
@@ -83,6 +88,22 @@ func (*inventory) Create(ctx context.Context, req resource.CreateRequest, resp *
 
 func (*inventory) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
 	writeInventory(ctx, req.Plan, &resp.State, &resp.Diagnostics)
+	var was, is types.String
+	resp.Diagnostics.Append(req.State.GetAttribute(ctx, path.Root("path"), &was)...)
+	resp.Diagnostics.Append(req.Plan.GetAttribute(ctx, path.Root("path"), &is)...)
+	leftBehind(&resp.Diagnostics, was.ValueString(), is.ValueString())
+}
+
+// leftBehind warns of a file that stays where a resource had it before. It is
+// not removed: the old path may be that of the workspace this one was copied from.
+func leftBehind(diags *diag.Diagnostics, was, is string) {
+	old, err := os.Stat(was)
+	if err != nil || filepath.Clean(was) == filepath.Clean(is) {
+		return
+	}
+	if current, err := os.Stat(is); err == nil && !os.SameFile(old, current) {
+		diags.AddWarning("k3lab: a file stays at its old place", was+" is no longer used; remove it where nothing else uses it.")
+	}
 }
 
 func (*inventory) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -110,8 +131,15 @@ func (*inventory) Delete(ctx context.Context, req resource.DeleteRequest, resp *
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if err := os.Remove(m.Path.ValueString()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		resp.Diagnostics.AddError("k3lab_inventory: the file could not be removed", err.Error())
+	remove(&resp.Diagnostics, "k3lab_inventory: the file could not be removed", m.Path.ValueString())
+}
+
+// remove removes files; one that is not there is as good as removed.
+func remove(diags *diag.Diagnostics, summary string, files ...string) {
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			diags.AddError(summary, err.Error())
+		}
 	}
 }
 
@@ -121,10 +149,13 @@ func writeInventory(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, di
 	if diags.HasError() {
 		return
 	}
-	text, path := m.render(), m.Path.ValueString()
-	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if m.check(diags); diags.HasError() {
+		return
+	}
+	text, file := m.render(), m.Path.ValueString()
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
 	if err == nil {
-		err = renameio.WriteFile(path, text, 0o644)
+		err = renameio.WriteFile(file, text, 0o644)
 	}
 	if err != nil {
 		diags.AddError("k3lab_inventory: the file cannot be written", err.Error())

@@ -169,11 +169,15 @@ func authorized(users []string, public ssh.PublicKey) ([]string, error) {
 		}
 	}
 	for _, text := range users {
-		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text))
+		text = strings.TrimSpace(text)
+		key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(text))
 		if err != nil {
 			return nil, fmt.Errorf("public key %q in access.public_keys: %w", text, err)
 		}
-		add(strings.TrimSpace(text), key)
+		if len(rest) > 0 || strings.Contains(text, "\n") {
+			return nil, fmt.Errorf("public key %q in access.public_keys: write one key per entry", text)
+		}
+		add(text, key)
 	}
 	add(line(public), public)
 	return out, nil

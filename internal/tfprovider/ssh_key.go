@@ -3,8 +3,6 @@ package tfprovider
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -64,10 +62,19 @@ func (*sshKey) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, r
 	if resp.Diagnostics.HasError() || m.PrivateKeyPath.IsUnknown() || m.ExistingKeyFile.IsUnknown() || m.UserPublicKeys.IsUnknown() {
 		return
 	}
+	var was sshKeyModel
+	if !req.State.Raw.IsNull() {
+		resp.Diagnostics.Append(req.State.Get(ctx, &was)...)
+	}
+	// No key pair of ours was there before: the user's own was.
+	first := req.State.Raw.IsNull() || was.ExistingKeyFile.ValueString() != ""
 	public, err := m.pair().restore()
 	switch {
-	case errors.Is(err, errKeyLost) && req.State.Raw.IsNull():
-		return // it will be made
+	case errors.Is(err, errKeyLost) && first: // it will be made
+		m.PublicKey, m.Fingerprint = types.StringUnknown(), types.StringUnknown()
+		m.AuthorizedKeys = types.ListUnknown(types.StringType)
+		resp.Diagnostics.Append(resp.Plan.Set(ctx, &m)...)
+		return
 	case err != nil:
 		fail(&resp.Diagnostics, err)
 		return
@@ -77,11 +84,16 @@ func (*sshKey) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, r
 }
 
 func (*sshKey) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
-	put(ctx, req.Plan, &resp.State, &resp.Diagnostics, keyPair.create)
+	put(ctx, req.Plan, &resp.State, &resp.Diagnostics)
 }
 
+// Update keeps the key pair, in another place where that was changed.
 func (*sshKey) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	put(ctx, req.Plan, &resp.State, &resp.Diagnostics, keyPair.create)
+	put(ctx, req.Plan, &resp.State, &resp.Diagnostics)
+	var was, is sshKeyModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &was)...)
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &is)...)
+	leftBehind(&resp.Diagnostics, was.PrivateKeyPath.ValueString(), is.PrivateKeyPath.ValueString())
 }
 
 func (*sshKey) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -103,22 +115,19 @@ func (*sshKey) Delete(ctx context.Context, req resource.DeleteRequest, resp *res
 	var m sshKeyModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
 	if resp.Diagnostics.HasError() || m.ExistingKeyFile.ValueString() != "" {
-		return
+		return // what may lie there we have not made
 	}
-	for _, path := range []string{m.PrivateKeyPath.ValueString(), m.PrivateKeyPath.ValueString() + ".pub"} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			resp.Diagnostics.AddError("k3lab_ssh_key: the key file could not be removed", err.Error())
-		}
-	}
+	file := m.PrivateKeyPath.ValueString()
+	remove(&resp.Diagnostics, "k3lab_ssh_key: the key file could not be removed", file, file+".pub")
 }
 
-func put(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, diags *diag.Diagnostics, get func(keyPair) (ssh.PublicKey, error)) {
+func put(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, diags *diag.Diagnostics) {
 	var m sshKeyModel
 	diags.Append(plan.Get(ctx, &m)...)
 	if diags.HasError() {
 		return
 	}
-	public, err := get(m.pair())
+	public, err := m.pair().create()
 	if err != nil {
 		fail(diags, err)
 		return
