@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -55,9 +56,15 @@ func (t *tree) convert(n ast.Node, depth int) *node {
 			return &node{at: t.span(n), size: 1}
 		}
 		value := t.convert(n.Value, depth+1)
-		if n.Name != nil {
-			t.anchors[n.Name.GetToken().Value] = value
+		if n.Name == nil || !anchorName.MatchString(n.Name.GetToken().Value) {
+			t.errorf(t.span(n), "write & and a name right after it", "an anchor without a name")
+			return value
 		}
+		name := n.Name.GetToken().Value
+		if t.anchors[name] != nil {
+			t.errorf(t.span(n), "choose another name", "the anchor %s is there twice", name)
+		}
+		t.anchors[name] = value
 		return value
 	case *ast.AliasNode:
 		return t.alias(n)
@@ -68,11 +75,7 @@ func (t *tree) convert(n ast.Node, depth int) *node {
 		}
 		return t.convert(n.Value, depth+1)
 	case *ast.LiteralNode:
-		text := ""
-		if n.Value != nil {
-			text = n.Value.Value
-		}
-		return t.checked(&node{kind: kindText, at: t.span(n), text: text, size: 1})
+		return t.block(n)
 	case nil:
 		return &node{at: span{Position: Position{File: t.file}}, size: 1}
 	default:
@@ -89,6 +92,11 @@ func (t *tree) scalar(tk *token.Token, at span, key bool) *node {
 		return t.checked(n)
 	}
 	n.plain = true
+	if strings.Contains(strings.TrimSpace(tk.Origin), "\n") {
+		n.refused = true
+		t.errorf(at, "quote it, or write it on one line", "the readers differ on text over several lines without quotes")
+		return n
+	}
 	var why string
 	if n.kind, why = classify(tk.Value); why != "" {
 		n.refused = true
@@ -110,6 +118,35 @@ func (t *tree) checked(n *node) *node {
 	return n
 }
 
+// block reads a block scalar (| or >). The readers differ on its less used forms.
+func (t *tree) block(n *ast.LiteralNode) *node {
+	out := &node{kind: kindText, at: t.span(n), size: 1}
+	source := ""
+	if n.Value != nil {
+		out.text, source = n.Value.Value, n.Value.GetToken().Origin
+	}
+	header := ""
+	if n.Start != nil {
+		header = n.Start.Value
+	}
+	switch {
+	case strings.TrimSpace(out.text) == "":
+		t.errorf(out.at, `write ""`, "an empty block is nothing to some readers and text to others")
+	case strings.ContainsAny(header, "0123456789"):
+		t.errorf(out.at, "leave the number out", "the readers differ on an indentation given by number")
+	case trailingSpace.MatchString(source):
+		t.errorf(out.at, "remove them", "some readers drop the spaces at the end of a line of this block")
+	default:
+		return t.checked(out)
+	}
+	out.refused = true
+	return out
+}
+
+var anchorName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+var trailingSpace = regexp.MustCompile(`[ \t]+\n`)
+
 func (t *tree) alias(n *ast.AliasNode) *node {
 	name := ""
 	if n.Value != nil {
@@ -124,7 +161,7 @@ func (t *tree) alias(n *ast.AliasNode) *node {
 
 func (t *tree) mapping(values []*ast.MappingValueNode, at span, depth int) *node {
 	m := &node{kind: kindMap, at: at, size: 1}
-	var merged []*node
+	var merged *node
 	seen := map[string]*node{}
 	for i, v := range values {
 		if v == nil || v.Key == nil {
@@ -140,7 +177,15 @@ func (t *tree) mapping(values []*ast.MappingValueNode, at span, depth int) *node
 		}
 		t.grow(m, value)
 		if v.Key.IsMergeKey() {
-			merged = append(merged, value)
+			switch {
+			case i > 0:
+				t.errorf(key.at, "write it once, before every other key", "what << brings in wins over the keys before it for Terraform only")
+			case strings.TrimSpace(v.Key.GetToken().Origin) != "<<": // the parser drops it
+				t.errorf(key.at, "remove one of the two", "text and then << stand for one value")
+			}
+			if merged == nil {
+				merged = value
+			}
 			continue
 		}
 		if first := seen[key.text]; first != nil {
@@ -150,29 +195,24 @@ func (t *tree) mapping(values []*ast.MappingValueNode, at span, depth int) *node
 		seen[key.text] = key
 		m.entries = append(m.entries, &entry{key: key, value: value})
 	}
-	for _, source := range merged {
-		t.merge(m, source)
+	if merged != nil {
+		t.merge(m, merged)
 	}
 	return m
 }
 
 // merge fills m with what source has and m has not.
 func (t *tree) merge(m, source *node) {
-	switch source.kind { //nolint:exhaustive // the rest is refused
-	case kindMap:
-		for _, e := range source.entries {
-			if m.get(e.key.text) == nil {
-				m.entries = append(m.entries, e)
-			}
+	if source.kind != kindMap {
+		if !source.refused {
+			t.errorf(source.at, "write << with one map", "Terraform merges a map only, not %s", source.kind)
 		}
-	case kindList:
-		for _, item := range source.items {
-			if item.kind == kindMap {
-				t.merge(m, item)
-			}
+		return
+	}
+	for _, e := range source.entries {
+		if m.get(e.key.text) == nil {
+			m.entries = append(m.entries, e)
 		}
-	default:
-		t.errorf(source.at, "", "<< merges maps, and this is %s", source.kind)
 	}
 }
 

@@ -30,6 +30,9 @@ var (
 	plainFloat = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]{0,17})\.[0-9]+$`)
 )
 
+// indicator is text that begins like a list item, a key or a value.
+var indicator = regexp.MustCompile(`^[-?:]([ \t]|$)`)
+
 // ambiguous are the forms that YAML 1.1 (Ansible) and 1.2 do not read the same,
 // or that the readers at hand do not, each with what they make of it.
 var ambiguous = []struct {
@@ -62,6 +65,10 @@ func classify(plain string) (k kind, why string) {
 		return kindInt, ""
 	case plainFloat.MatchString(plain):
 		return kindFloat, ""
+	}
+	if strings.ContainsAny(plain[:1], "]},[{#&*!|>'\"%@`") || strings.Contains(plain, ": ") || strings.Contains(plain, " #") ||
+		strings.HasSuffix(plain, ":") || indicator.MatchString(plain) {
+		return kindText, "is not text without quotes to every reader"
 	}
 	for _, a := range ambiguous {
 		if a.form.MatchString(plain) {

@@ -100,6 +100,9 @@ func (c *checker) parse(file string, src []byte) *node {
 		c.errorf(whole, "save it as UTF-8", "the file is not UTF-8 text")
 		return nil
 	}
+	if c.tabs(file) {
+		return nil
+	}
 	parsed, err := parseYAML(normalised(src))
 	if err != nil {
 		c.syntax(file, err)
@@ -125,6 +128,20 @@ func (c *checker) parse(file string, src []byte) *node {
 		return nil
 	}
 	return root
+}
+
+// tabs refuses tabs outside of quotes and comments, which no two readers treat
+// alike.
+func (c *checker) tabs(file string) (found bool) {
+	for i, line := range c.sources.lines[file] {
+		before, _, tab := strings.Cut(line, "\t")
+		if tab && !strings.ContainsAny(before, `#"'`) {
+			at := Position{File: file, Line: i + 1, Column: utf8.RuneCountInString(before) + 1}
+			c.errorf(span{Position: at}, "write spaces", "a tab, which only some readers take for a space")
+			found = true
+		}
+	}
+	return found
 }
 
 // parseYAML keeps a fault of the YAML library from becoming one of ours.
@@ -180,9 +197,6 @@ func (c *checker) syntax(file string, err error) {
 		message = err.Error()
 	}
 	message, _, _ = strings.Cut(message, "\n")
-	hint := "look for a missing quote, bracket, colon, or space after a colon, here or in the line above"
-	if strings.Contains(message, "'\t'") {
-		hint = "indent with spaces"
-	}
+	const hint = "look for a missing quote, bracket, colon, or space after a colon, here or in the line above"
 	c.errorf(at, hint, "not valid YAML: %s", printable(message))
 }
