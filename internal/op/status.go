@@ -21,7 +21,13 @@ type Status struct {
 
 // Summary is a healthy cluster in one phrase.
 func (s *Status) Summary() string {
-	return fmt.Sprintf("%d of %d servers vote, %d nodes ready", s.Voters, s.Servers, len(s.Members))
+	ready := 0
+	for i := range s.Members {
+		if n := s.Members[i].Node; n != nil && n.Ready {
+			ready++
+		}
+	}
+	return fmt.Sprintf("%d of %d servers vote, %d of %d nodes ready", s.Voters, s.Servers, ready, len(s.Members))
 }
 
 // ReadStatus looks at everything at once. It needs no lock and changes nothing.

@@ -28,6 +28,10 @@ func seeds(t *testing.T) []uint64 {
 	return out
 }
 
+// longest is when an interruption may come at the latest: a fresh up takes about
+// as long where nothing else goes on.
+const longest = 20 * time.Second
+
 // TestInterruptedUp stops `up` at moments drawn from a seed, by Ctrl-C or by
 // kill -9, until it gets through; then the lab is as after an undisturbed run.
 func TestInterruptedUp(t *testing.T) {
@@ -36,7 +40,7 @@ func TestInterruptedUp(t *testing.T) {
 			l := newLab(t, "k3lab-e2e-int", "ha")
 			random := rand.New(rand.NewPCG(seed, seed))
 			for range 4 {
-				after := time.Duration(random.Int64N(int64(45 * time.Second)))
+				after := time.Duration(random.Int64N(int64(longest)))
 				signal := syscall.SIGINT
 				if random.IntN(3) == 0 {
 					signal = syscall.SIGKILL
