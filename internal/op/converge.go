@@ -22,13 +22,31 @@ import (
 	"github.com/k3lab/k3lab/internal/step"
 )
 
-// planPatience is how long a plan waits for a machine that does not answer. A
-// machine that is up answers in milliseconds; one that is off costs an address
-// resolution of three seconds.
-const planPatience = 4 * time.Second
+const (
+	// planPatience is how long a plan tries to connect to a machine. One that is up
+	// answers in milliseconds; one that is off costs an address resolution of three
+	// seconds.
+	planPatience = 4 * time.Second
+	// lookPatience is how long reading the state of everything may take. It is for
+	// machines that answer and hang.
+	lookPatience = 20 * time.Second
+)
+
+// reach connects to a machine or gives up soon. What is then asked of it may
+// take its time: a busy machine is slow, but it is there.
+func reach(ctx context.Context, machines interface {
+	Runner(ctx context.Context, machine string) (remote.Runner, error)
+}, machine string) error {
+	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	defer cancel()
+	_, err := machines.Runner(ctx, machine)
+	return err
+}
 
 // machines is what converging needs of the fleet.
 type machines interface {
+	// Runner connects, unless a connection is there, within ctx.
+	Runner(ctx context.Context, machine string) (remote.Runner, error)
 	Plan(ctx context.Context, machine string, req converger.Request) ([]converger.Change, error)
 	Apply(ctx context.Context, w step.Writer, machine string, req converger.Request) ([]converger.Change, error)
 	Facts(ctx context.Context, machine string, req converger.FactsRequest) (converger.Facts, error)
@@ -61,15 +79,15 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 		return c.allDeferred("the key to log in with is made first"), nil
 	}
 	err := each(nodes, func(i int, m *config.Machine) error {
-		ctx, cancel := context.WithTimeout(ctx, planPatience)
-		defer cancel()
-		facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
-		if err != nil {
+		if err := reach(ctx, c.machines, m.Name); err != nil {
 			quiet[i] = err
 			return notAnswering(err)
 		}
-		c.remember(m.Name, facts)
-		return nil
+		facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
+		if err == nil {
+			c.remember(m.Name, facts)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err

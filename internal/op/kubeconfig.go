@@ -29,7 +29,7 @@ func Kubeconfig(ctx context.Context, opts KubeconfigOptions) (_ *KubeconfigResul
 		return nil, err
 	}
 	defer s.closeInto(&err)
-	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	text, err := s.fetch(ctx)
 	if err != nil {

@@ -128,6 +128,9 @@ type onMachines struct{ *fleet.Fleet }
 
 // Unit asks systemd on the machine.
 func (o onMachines) Unit(ctx context.Context, machine, unit string) (cluster.UnitState, error) {
+	if err := reach(ctx, o.Fleet, machine); err != nil {
+		return cluster.UnitState{}, err
+	}
 	out, err := o.Output(ctx, machine, "systemctl", "show", "--property=ActiveState,SubState,NRestarts", unit)
 	if err != nil {
 		return cluster.UnitState{}, err

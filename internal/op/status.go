@@ -40,9 +40,9 @@ func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
-	w := s.watch(planPatience)
+	w := s.watch(lookPatience)
 	o := w.observer()
 	if len(o.Kubeconfig) == 0 {
 		// Without one the API cannot be asked; the health then says why.
@@ -53,21 +53,20 @@ func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
 	return s.status(o.Look(ctx), <-says), nil
 }
 
-// k3sVersion is what K3s on the first server that answers says of itself; empty
-// when none does.
+// k3sVersion is what K3s on a server says of itself; empty when none answers.
 func (s *session) k3sVersion(ctx context.Context) string {
-	for _, m := range s.lab.Servers() {
-		out, err := s.fleet.Output(ctx, m.Name, "k3s", "--version")
-		if err == nil {
-			line, _, _ := strings.Cut(string(out), "\n")
-			return strings.TrimPrefix(line, "k3s version ")
-		}
+	out, err := s.firstServer(ctx, func(ctx context.Context, server string) ([]byte, error) {
+		return s.fleet.Output(ctx, server, "k3s", "--version")
+	})
+	if err != nil {
+		return ""
 	}
-	return ""
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimPrefix(line, "k3s version ")
 }
 
 func (s *session) status(h *cluster.Health, k3s string) *Status {
-	w := s.watch(planPatience)
+	w := s.watch(lookPatience)
 	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), K3s: k3s, Problems: h.Problems()}
 	if s.lab.K3s.CNI == "none" {
 		st.Problems = nil

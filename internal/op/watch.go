@@ -37,7 +37,7 @@ func (w *watch) Title() string { return "Cluster" }
 
 // Plan compares the kubeconfig of the workspace with that of a server.
 func (w *watch) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, error) {
-	ctx, cancel := context.WithTimeout(ctx, planPatience)
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	change := step.Change{Layer: "platform", Object: "this workspace", Resource: "file .k3lab/kubeconfig", Action: step.Create}
 	there, err := os.ReadFile(w.dir.Kubeconfig())
@@ -132,9 +132,23 @@ func apiURLs(lab *config.Lab) []string {
 	return urls
 }
 
-// fetch reads the administrator's kubeconfig from the first server that has it;
-// all are asked at once.
+// fetch reads the administrator's kubeconfig from the first server that has it.
 func (s *session) fetch(ctx context.Context) ([]byte, error) {
+	text, err := s.firstServer(ctx, func(ctx context.Context, server string) ([]byte, error) {
+		return s.fleet.ReadFile(ctx, server, desired.KubeconfigPath)
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fault.New(fault.Unreachable, "kubeconfig", "k3lab up", "%w", errNoKubeconfig)
+	}
+	return cluster.Kubeconfig(text, desired.APIURL(s.lab), s.lab.Name)
+}
+
+// firstServer asks all servers at once and returns the first answer that is no
+// error; without one, the errors.
+func (s *session) firstServer(ctx context.Context, ask func(ctx context.Context, server string) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	servers := s.lab.Servers()
@@ -145,17 +159,21 @@ func (s *session) fetch(ctx context.Context) ([]byte, error) {
 	answers := make(chan answer, len(servers))
 	for _, m := range servers {
 		go func() {
-			text, err := onMachines{s.fleet}.ReadFile(ctx, m.Name, desired.KubeconfigPath)
+			if err := reach(ctx, s.fleet, m.Name); err != nil {
+				answers <- answer{nil, err}
+				return
+			}
+			text, err := ask(ctx, m.Name)
 			answers <- answer{text, err}
 		}()
 	}
+	var errs []error
 	for range servers {
-		if a := <-answers; a.err == nil {
-			return cluster.Kubeconfig(a.text, desired.APIURL(s.lab), s.lab.Name)
+		a := <-answers
+		if a.err == nil {
+			return a.text, nil
 		}
+		errs = append(errs, a.err)
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	return nil, fault.New(fault.Unreachable, "kubeconfig", "k3lab up", "%w", errNoKubeconfig)
+	return nil, errors.Join(errs...)
 }

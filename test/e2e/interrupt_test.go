@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,7 +39,7 @@ const longest = 20 * time.Second
 func TestInterruptedUp(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run("seed "+strconv.FormatUint(seed, 10), func(t *testing.T) {
-			l := newLab(t, "k3lab-e2e-int", "ha")
+			l := newLab(t, "k3lab-e2e-int-"+strconv.FormatUint(seed, 10), "ha")
 			random := rand.New(rand.NewPCG(seed, seed))
 			for range 4 {
 				after := time.Duration(random.Int64N(int64(longest)))
@@ -49,6 +51,10 @@ func TestInterruptedUp(t *testing.T) {
 				t.Logf("%v after %.1fs: %v", signal, after.Seconds(), err)
 				if err == nil {
 					break // it was done before
+				}
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || (exit.ExitCode() != 130 && exit.ExitCode() != -1) {
+					t.Errorf("up failed by itself: %v\n%s", err, out)
 				}
 				if signal == syscall.SIGINT && !strings.Contains(out, "run the same command again") {
 					t.Errorf("Ctrl-C does not say how to go on:\n%s", out)
