@@ -61,7 +61,8 @@ func Run(ctx context.Context, streams Streams, version string, args []string) in
 		return 0
 	}
 	kind := fault.KindOf(err)
-	if ctx.Err() != nil && kind == fault.Failed {
+	if ctx.Err() != nil {
+		// Whatever else failed did so while everything was being given up.
 		kind = fault.Interrupted
 	}
 	var silent *silentError

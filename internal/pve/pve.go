@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"os"
 	"strings"
@@ -114,6 +115,9 @@ func (c *Client) HasPool(ctx context.Context, name string) (bool, error) {
 }
 
 func (c *Client) failed(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err // the API has no part in it
+	}
 	if proxmox.IsNotAuthorized(err) {
 		return fault.New(fault.Unreachable, c.opts.Endpoint, "k3lab env, and look at the token in secrets.sops.yaml", "api: the token is refused: %w", err)
 	}
