@@ -88,7 +88,7 @@ func unified(c step.Change) string {
 		return ""
 	}
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(c.Before), B: difflib.SplitLines(c.After), Context: 2,
+		A: slices.Collect(strings.Lines(c.Before)), B: slices.Collect(strings.Lines(c.After)), Context: 2,
 	})
 	if err != nil {
 		return ""

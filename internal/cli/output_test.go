@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k3lab/k3lab/internal/step"
+)
+
+func TestWritePlan(t *testing.T) {
+	var out bytes.Buffer
+	err := writePlan(&out, []step.Change{
+		{Layer: "infra", Object: "pve1", Resource: "image", Action: step.Create},
+		{Layer: "infra", Object: "server-1", Action: step.Start, Detail: "vm 201 is stopped"},
+		{Layer: "infra", Object: "pve1", Resource: "template", Action: step.Create},
+		{Layer: "platform", Object: "server-2", Resource: "file /etc/x", Action: step.Update, Before: "a: 1\nb: 2\n", After: "a: 1\nb: 3\n"},
+		{Layer: "platform", Object: "server-3", Action: step.Update, Deferred: "the machine does not answer yet"},
+	}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `infra
+  pve1
+    + create image
+    + create template
+  server-1
+    ▶ start: vm 201 is stopped
+platform
+  server-2
+    ~ update file /etc/x
+        @@ -1,2 +1,2 @@
+         a: 1
+        -b: 2
+        +b: 3
+  server-3
+    ? deferred: the machine does not answer yet
+
+4 changes, 1 deferred: known once the changes before are made.
+`
+	if d := cmp.Diff(want, out.String()); d != "" {
+		t.Errorf("plan (-want +got):\n%s", d)
+	}
+	out.Reset()
+	if err := writePlan(&out, nil, true); err != nil || out.String() != "No changes: the lab is as the settings say.\n" {
+		t.Errorf("empty plan: %q, %v", out.String(), err)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	tests := map[string]struct {
+		args []string
+		code int
+		err  string
+	}{
+		"help":                {[]string{"--help"}, 0, ""},
+		"version":             {[]string{"--version"}, 0, ""},
+		"unknown command":     {[]string{"upp"}, 1, `k3lab: unknown command "upp" for "k3lab"`},
+		"unknown flag":        {[]string{"plan", "--nodes"}, 1, "k3lab: unknown flag: --nodes (try: k3lab plan --help)"},
+		"no workspace":        {[]string{"-C", "DIR", "plan"}, 3, "k3lab: DIR: there is no workspace here: terraform/vars/nodes.yaml is missing (try: k3lab init DIR)"},
+		"nobody to ask":       {[]string{"-C", "DIR", "up"}, 1, "k3lab: up asks before it changes anything, and nobody can be asked here (try: k3lab plan, then k3lab up --yes)"},
+		"unknown example":     {[]string{"init", "DIR/x", "--example", "big"}, 3, "k3lab: big: there is no example of that name (try: one of single, small, ha, metal)"},
+		"destroy, unanswered": {[]string{"-C", "DIR", "destroy"}, 1, "k3lab: destroy asks for the lab's name, and nobody can be asked here (try: k3lab destroy --name LAB)"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for i := range tt.args {
+				tt.args[i] = strings.ReplaceAll(tt.args[i], "DIR", dir)
+			}
+			var out, errs bytes.Buffer
+			code := Run(context.Background(), Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, "test", tt.args)
+			got := strings.ReplaceAll(strings.TrimSpace(errs.String()), dir, "DIR")
+			if first, _, _ := strings.Cut(got, "\n"); code != tt.code || first != tt.err {
+				t.Errorf("exit code %d, %q; want %d, %q", code, first, tt.code, tt.err)
+			}
+		})
+	}
+}
+
+func TestInterruptedWhateverFailed(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var errs bytes.Buffer
+	code := Run(ctx, Streams{In: strings.NewReader(""), Out: &bytes.Buffer{}, Err: &errs}, "test", []string{"-C", t.TempDir(), "plan"})
+	if code != 130 || !strings.Contains(errs.String(), "run the same command again") {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+}
