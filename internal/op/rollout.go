@@ -14,10 +14,11 @@ import (
 )
 
 // rollout is one application of the converge step. Each machine goes its own
-// way; three things bind them together:
+// way; four things bind them together:
 //
 //   - A new cluster is begun by one server, once all servers were asked whether
 //     they hold one already (facts).
+//   - The server that begins it is given the K3s binary first (copied).
 //   - The other servers start when that one is up (started): earlier they fail
 //     their first attempt and lose a restart. Agents wait by themselves.
 //   - Servers that run are restarted one at a time (restarts), the next one when
@@ -27,6 +28,7 @@ type rollout struct {
 	w        step.Writer
 	planned  map[string][]step.Change
 	facts    *board
+	copied   *signal
 	started  *signal
 	restarts sync.Mutex
 }
@@ -35,9 +37,20 @@ func (r *rollout) machine(ctx context.Context, m *config.Machine) error {
 	err := r.walk(ctx, m)
 	if m == r.lab.Servers()[0] {
 		// Whether it began the cluster or had nothing to do: nobody waits any longer.
+		r.copied.set(err)
 		r.started.set(err)
 	}
 	return err
+}
+
+// giveWay lets the server that begins a new cluster have the link for itself:
+// everyone else waits for it later, and copies meanwhile.
+func (r *rollout) giveWay(ctx context.Context, m *config.Machine) {
+	if m == r.lab.Servers()[0] || r.beginning().member != "" {
+		return
+	}
+	// Whether that worked is for that server to say.
+	_ = r.copied.wait(ctx)
 }
 
 func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
@@ -52,9 +65,13 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 		return nil
 	}
 	if copies(changes) {
+		r.giveWay(ctx, m)
 		if err := r.push(ctx, m); err != nil {
 			return err
 		}
+	}
+	if m == r.lab.Servers()[0] {
+		r.copied.set(nil)
 	}
 	start, err := r.begin(ctx, m)
 	if err != nil {
