@@ -40,6 +40,7 @@ func (a *app) sandboxUp() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&opts.Machines, "machines", "nspawn", "what a VM is: nspawn (a real machine) or none")
 	f.IntVar(&opts.Hypervisors, "hypervisors", 3, "number of hypervisors")
+	f.StringArrayVar(&opts.HypervisorNames, "hypervisor", nil, "the name of a hypervisor, once for each (default: pve1 and on)")
 	f.StringVar(&opts.CIDR, "cidr", "", "network of the machines (default: a free /24 of 198.18.0.0/15)")
 	f.BoolVar(&opts.Internet, "internet", false, "let the machines reach the internet, for image pulls")
 	a.addJSON(c, "print events and the result as JSON lines")

@@ -13,12 +13,13 @@ import (
 
 // SandboxOptions are the options of SandboxUp.
 type SandboxOptions struct {
-	Name        string
-	Machines    string // nspawn or none
-	Hypervisors int
-	CIDR        string
-	Internet    bool
-	Reporter    report.Reporter
+	Name            string
+	Machines        string // nspawn or none
+	Hypervisors     int
+	HypervisorNames []string // instead of Hypervisors; empty: pve1 and on
+	CIDR            string
+	Internet        bool
+	Reporter        report.Reporter
 }
 
 // Sandbox is a sandbox as it is found.
@@ -32,7 +33,7 @@ func SandboxUp(ctx context.Context, opts SandboxOptions) (*Sandbox, error) {
 	}
 	info, err := sandbox.Up(ctx, sandbox.Options{
 		Name: opts.Name, Machines: sandbox.Kind(opts.Machines), Hypervisors: opts.Hypervisors,
-		CIDR: opts.CIDR, Internet: opts.Internet, ServeCommand: []string{self, "sandbox", "serve"},
+		HypervisorNames: opts.HypervisorNames, CIDR: opts.CIDR, Internet: opts.Internet, ServeCommand: []string{self, "sandbox", "serve"},
 	}, opts.Reporter)
 	if err != nil {
 		return nil, err

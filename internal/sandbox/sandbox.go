@@ -20,6 +20,9 @@ type Options struct {
 	Name        string // letters, digits and dashes; default "default"
 	Machines    Kind   // default Nspawn
 	Hypervisors int    // default 3
+	// HypervisorNames name them; default pve1, pve2 and on. Where given they also
+	// say how many there are.
+	HypervisorNames []string
 	// CIDR is the network of the machines, at most a /24 of IPv4; empty means
 	// a free /24 of 198.18.0.0/15.
 	CIDR string
@@ -100,6 +103,24 @@ type VM struct {
 
 // validName is what a sandbox may be called: it becomes a directory.
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// validHypervisor is what Proxmox VE calls its servers: a host name.
+var validHypervisor = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// checkHypervisors refuses names that Proxmox VE would not have.
+func (o Options) checkHypervisors() error {
+	seen := map[string]bool{}
+	for _, name := range o.HypervisorNames {
+		switch {
+		case !validHypervisor.MatchString(name):
+			return fault.New(fault.Invalid, "sandbox "+o.Name, "", "hypervisor %q: must be letters, digits and dashes", name)
+		case seen[name]:
+			return fault.New(fault.Invalid, "sandbox "+o.Name, "", "hypervisor %s is given twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
 
 func checkName(name string) error {
 	if !validName.MatchString(name) {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/k3lab/k3lab/internal/fault"
@@ -99,6 +101,12 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Machines != Nspawn && o.Machines != None {
 		return o, fault.New(fault.Invalid, "sandbox "+o.Name, "", "machines %q: must be %s or %s", o.Machines, Nspawn, None)
 	}
+	if err := o.checkHypervisors(); err != nil {
+		return o, err
+	}
+	if n := len(o.HypervisorNames); n > 0 {
+		o.Hypervisors = n
+	}
 	if o.Hypervisors == 0 {
 		o.Hypervisors = 3
 	}
@@ -139,6 +147,8 @@ func (o Options) fits(info *Info) error {
 		return differs("machines", string(info.Machines), string(o.Machines))
 	case o.Hypervisors != len(info.Hypervisors):
 		return differs("hypervisors", fmt.Sprint(len(info.Hypervisors)), fmt.Sprint(o.Hypervisors))
+	case len(o.HypervisorNames) > 0 && !slices.Equal(o.HypervisorNames, info.hypervisorNames()):
+		return differs("hypervisors", strings.Join(info.hypervisorNames(), ", "), strings.Join(o.HypervisorNames, ", "))
 	case o.CIDR != "" && o.CIDR != info.CIDR && o.Machines == Nspawn:
 		return differs("network", info.CIDR, o.CIDR)
 	case o.Internet != info.Internet:
@@ -155,6 +165,9 @@ func (o Options) describe(ctx context.Context, p place) (*Info, error) {
 	}
 	for i := range o.Hypervisors {
 		h := Hypervisor{Name: fmt.Sprintf("pve%d", i+1), MemoryMiB: 64 << 10, Cores: 16}
+		if len(o.HypervisorNames) > 0 {
+			h.Name = o.HypervisorNames[i]
+		}
 		for _, s := range pveapi.DefaultStorages() {
 			h.Storages = append(h.Storages, Storage{Name: s.Name, Type: s.Type, Content: s.Content})
 		}
@@ -173,6 +186,14 @@ func (o Options) describe(ctx context.Context, p place) (*Info, error) {
 	}
 	info.layOut(cidr)
 	return info, nil
+}
+
+func (i *Info) hypervisorNames() []string {
+	var names []string
+	for _, h := range i.Hypervisors {
+		names = append(names, h.Name)
+	}
+	return names
 }
 
 func newUUID() string {
