@@ -135,7 +135,7 @@ func deferred(m *config.Machine, reason string) step.Change {
 
 // Apply works on all machines at once; each goes as far as it can on its own.
 func (c *converge) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
-	r := &rollout{converge: c, w: w, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), copied: newSignal(), started: newSignal()}
+	r := &rollout{converge: c, w: w, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), ready: newSignal(), started: newSignal()}
 	for _, ch := range changes {
 		r.planned[ch.Object] = append(r.planned[ch.Object], ch)
 	}

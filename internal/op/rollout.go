@@ -18,7 +18,7 @@ import (
 //
 //   - A new cluster is begun by one server, once all servers were asked whether
 //     they hold one already (facts).
-//   - The server that begins it is given the K3s binary first (copied).
+//   - The server that begins it is made ready first (ready).
 //   - The other servers start when that one is up (started): earlier they fail
 //     their first attempt and lose a restart. Agents wait by themselves.
 //   - Servers that run are restarted one at a time (restarts), the next one when
@@ -28,7 +28,7 @@ type rollout struct {
 	w        step.Writer
 	planned  map[string][]step.Change
 	facts    *board
-	copied   *signal
+	ready    *signal
 	started  *signal
 	restarts sync.Mutex
 }
@@ -37,20 +37,21 @@ func (r *rollout) machine(ctx context.Context, m *config.Machine) error {
 	err := r.walk(ctx, m)
 	if m == r.lab.Servers()[0] {
 		// Whether it began the cluster or had nothing to do: nobody waits any longer.
-		r.copied.set(err)
+		r.ready.set(err)
 		r.started.set(err)
 	}
 	return err
 }
 
-// giveWay lets the server that begins a new cluster have the link for itself:
-// everyone else waits for it later, and copies meanwhile.
+// giveWay lets the server that begins a new cluster have the link and this
+// computer for itself until its K3s starts: everyone else waits for that later,
+// and copies meanwhile.
 func (r *rollout) giveWay(ctx context.Context, m *config.Machine) {
 	if m == r.lab.Servers()[0] || r.beginning().member != "" {
 		return
 	}
 	// Whether that worked is for that server to say.
-	_ = r.copied.wait(ctx)
+	_ = r.ready.wait(ctx)
 }
 
 func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
@@ -69,9 +70,6 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 		if err := r.push(ctx, m); err != nil {
 			return err
 		}
-	}
-	if m == r.lab.Servers()[0] {
-		r.copied.set(nil)
 	}
 	start, err := r.begin(ctx, m)
 	if err != nil {
@@ -140,19 +138,24 @@ func (r *rollout) apply(ctx context.Context, m *config.Machine, req converger.Re
 		}
 		return r.healthy(ctx, m.Name)
 	}
-	if joins {
+	if joins || start.bootstrap == m.Name {
 		r.say(m, "converging", false)
 		first := req
 		first.Hold = []string{"unit " + unit}
 		if _, err := r.machines.Apply(ctx, r.w, m.Name, first); err != nil {
 			return err
 		}
+	}
+	if start.bootstrap == m.Name {
+		r.ready.set(nil)
+	}
+	if joins {
 		r.say(m, "waiting for "+start.bootstrap+" to begin the cluster", false)
 		if err := r.started.wait(ctx); err != nil {
 			return fmt.Errorf("K3s was not started: %s did not begin the cluster", start.bootstrap)
 		}
 	}
-	r.say(m, "converging, starting K3s", false)
+	r.say(m, "starting K3s", false)
 	_, err := r.machines.Apply(ctx, r.w, m.Name, req)
 	return err
 }

@@ -78,7 +78,6 @@ func open(opts LabOptions) (*session, error) {
 	if s.infra, err = infra.New(s.infraOptions()); err != nil {
 		return nil, err
 	}
-	s.cleanup = append(s.cleanup, s.infra.Close)
 	s.fleet = s.newFleet()
 	s.cleanup = append(s.cleanup, s.fleet.Close)
 	return s, nil
@@ -118,7 +117,9 @@ func (s *session) lock(operation string) error {
 	if err != nil {
 		return err
 	}
-	s.cleanup = append(s.cleanup, lock.Release)
+	// Only who has the lock removes what a plan has left for Terraform: for
+	// everybody else it is that of the operation at work. Released last.
+	s.cleanup = append(s.cleanup, lock.Release, s.infra.Close)
 	journal, err := report.OpenJournal(s.dir.Runs(), operation)
 	if err != nil {
 		return err

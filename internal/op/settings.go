@@ -33,7 +33,15 @@ func Validate(dir string) (summary, warnings string, err error) {
 	if stale {
 		warnings += "\nterraform/providers.k3lab.tf: it is older than terraform/vars/proxmox.yaml (try: k3lab fmt)"
 	}
-	return fmt.Sprintf("%s: valid, %d servers and %d agents, K3s %s", lab.Name, len(lab.Servers()), len(lab.Agents()), lab.K3s.Version), warnings, nil
+	return fmt.Sprintf("%s: valid, %s and %s, K3s %s", lab.Name,
+		count(len(lab.Servers()), "server"), count(len(lab.Agents()), "agent"), lab.K3s.Version), warnings, nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // Format rewrites the names other labs use to ours and brings the generated
