@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/op"
 )
 
@@ -17,6 +18,9 @@ func (a *app) kubeconfigCommand() *cobra.Command {
 			"(.k3lab/kubeconfig, readable by you only) and prints where it is.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if opts.Use && opts.Merge == "" {
+				return fault.New(fault.Failed, "", "k3lab kubeconfig --merge ~/.kube/config --use", "--use concerns the file that --merge names, and none is named")
+			}
 			view := a.view()
 			opts.Dir, opts.Reporter = a.dir, view
 			result, err := op.Kubeconfig(c.Context(), opts)

@@ -58,7 +58,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"help":                {[]string{"--help"}, 0, ""},
 		"version":             {[]string{"--version"}, 0, ""},
-		"unknown command":     {[]string{"upp"}, 1, `k3lab: unknown command "upp" for "k3lab"`},
+		"unknown command":     {[]string{"upp"}, 1, `k3lab: there is no command "k3lab upp" (try: k3lab up)`},
 		"unknown flag":        {[]string{"plan", "--nodes"}, 1, "k3lab: unknown flag: --nodes (try: k3lab plan --help)"},
 		"no workspace":        {[]string{"-C", "DIR", "plan"}, 3, "k3lab: DIR: there is no workspace here: terraform/vars/nodes.yaml is missing (try: k3lab init DIR)"},
 		"nobody to ask":       {[]string{"-C", "DIR", "up"}, 1, "k3lab: up asks before it changes anything, and nobody can be asked here (try: k3lab plan, then k3lab up --yes)"},

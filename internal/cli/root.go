@@ -102,7 +102,31 @@ func (a *app) root() *cobra.Command {
 		a.planCommand(), a.upCommand(), a.statusCommand(), a.kubeconfigCommand(),
 		a.sshCommand(), a.secretsCommand(), a.destroyCommand(), a.sandboxCommand(),
 	)
+	refuseUnknown(root)
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() {
+			refuseUnknown(c)
+		}
+	}
 	return root
+}
+
+// refuseUnknown makes a command that only holds others fail on a name it does
+// not hold; cobra would show the help and succeed.
+func refuseUnknown(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.DisableFlagsInUseLine = true
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		hint := c.CommandPath() + " --help"
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = c.CommandPath() + " " + near[0]
+		}
+		return fault.New(fault.Failed, "", hint, "there is no command %q", c.CommandPath()+" "+args[0])
+	}
 }
 
 // addJSON gives a command the --json flag.

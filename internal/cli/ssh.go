@@ -18,7 +18,12 @@ func (a *app) sshCommand() *cobra.Command {
 		Short: "Open a shell on a machine, or run a command there",
 		Long: "Runs ssh with the workspace's key and pinned host keys. --forget drops the host key\n" +
 			"of a machine that was rebuilt, so that its new one is pinned at the next contact.",
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fault.New(fault.Failed, "", "k3lab ssh server-1; k3lab status lists them", "which machine is not said")
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if forget {
 				return op.ForgetHostKey(op.LabOptions{Dir: a.dir}, args[0])
@@ -39,6 +44,8 @@ func (a *app) sshCommand() *cobra.Command {
 			return nil
 		},
 	}
+	// As with ssh itself, flags after the machine are the command's own.
+	c.Flags().SetInterspersed(false)
 	c.Flags().BoolVar(&forget, "forget", false, "drop the machine's pinned host key")
 	return c
 }
