@@ -43,10 +43,11 @@ type Node struct {
 	// URL is where this node reaches supervisor and API.
 	URL string
 	// The rest is a server's; see kubelet.Config.
-	EtcdName  string
-	Voter     func(context.Context) (bool, error)
-	Admin     kubernetes.Interface
-	KubeProxy bool
+	EtcdName       string
+	EncryptionHash string
+	Voter          func(context.Context) (bool, error)
+	Admin          kubernetes.Interface
+	KubeProxy      bool
 }
 
 // Run is `k3s agent`: it never gives up joining, and returns when ctx is done.
@@ -90,7 +91,7 @@ func (n Node) Run(ctx context.Context, ready func()) error {
 	k, err := kubelet.New(kubelet.Config{
 		Name: n.Name, IP: n.IP, ExternalIP: n.ExternalIP,
 		Labels: n.Labels, Taints: n.Taints, Args: n.Args, KubeletArgs: n.KubeletArgs,
-		Cluster: joined.config, EtcdName: n.EtcdName, Voter: n.Voter, Admin: n.Admin,
+		Cluster: joined.config, EtcdName: n.EtcdName, EncryptionHash: n.EncryptionHash, Voter: n.Voter, Admin: n.Admin,
 		KubeProxy: n.KubeProxy, TLS: joined.serving,
 		Client: &rest.Config{
 			Host: n.URL, UserAgent: "kubelet",
@@ -144,7 +145,10 @@ func explain(err error, node string) string {
 			"node-passwd entry, try enabling a unique node name with the --with-node-id flag, or delete the Secret "+
 			"%s.node-password.k3s: %v", datadir.NodePasswordFile, node, err)
 	}
-	return fmt.Sprintf("Failed to join the cluster, will retry: %v", err)
+	if errors.As(err, &status) {
+		err = errors.New(status.Message)
+	}
+	return fmt.Sprintf("Waiting to retrieve agent configuration; server is not ready: failed to retrieve configuration from server: %v", err)
 }
 
 func (n Node) tryJoin(ctx context.Context, password string) (*membership, error) {
@@ -160,10 +164,16 @@ func (n Node) tryJoin(ctx context.Context, password string) (*membership, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(n.Dir.Agent(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(n.Dir.Agent(), 0o700); err != nil { // it may have been made for what lies in it
+		return nil, err
+	}
 	if err := datadir.WriteFile(n.Dir.Agent("server-ca.crt"), client.CA, 0o644); err != nil {
 		return nil, err
 	}
-	if err := datadir.WriteFile(n.Dir.Agent("client-ca.crt"), clientCA, 0o644); err != nil {
+	if err := datadir.WriteFile(n.Dir.Agent("client-ca.crt"), clientCA, 0o600); err != nil {
 		return nil, err
 	}
 	identity := join.Identity{Name: n.Name, Password: password, IP: n.IP}

@@ -43,6 +43,9 @@ type Config struct {
 	Cluster     protocol.AgentConfig
 	// EtcdName is the node's datastore member; only servers have one.
 	EtcdName string
+	// EncryptionHash is the SHA-256, in hexadecimal, of what the server encrypts
+	// secrets with; empty where it does not.
+	EncryptionHash string
 	// Voter tells whether that member votes; nil on agents.
 	Voter func(context.Context) (bool, error)
 	// Client has the node's own credentials, as a real kubelet's.

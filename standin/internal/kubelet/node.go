@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -110,12 +111,24 @@ func (k *Kubelet) annotations() (map[string]string, error) {
 		annotations[annotationEtcdName] = k.config.EtcdName
 		annotations[annotationEtcdIP] = k.config.IP
 	}
+	if k.config.EncryptionHash != "" {
+		annotations["k3s.io/encryption-config-hash"] = "start-" + k.config.EncryptionHash
+	}
 	if k.flannel() {
+		if k.config.Cluster.FlannelBackend == "vxlan" {
+			annotations["flannel.alpha.coreos.com/backend-data"] = `{"VNI":1,"VtepMAC":"` + vtepMAC(k.config.Name) + `"}`
+		}
 		annotations["flannel.alpha.coreos.com/backend-type"] = k.config.Cluster.FlannelBackend
 		annotations["flannel.alpha.coreos.com/kube-subnet-manager"] = "true"
 		annotations["flannel.alpha.coreos.com/public-ip"] = k.config.IP
 	}
 	return annotations, nil
+}
+
+// vtepMAC is a locally administered address that stays the same for a node.
+func vtepMAC(node string) string {
+	sum := sha256.Sum256([]byte(node))
+	return net.HardwareAddr{sum[0]&^1 | 2, sum[1], sum[2], sum[3], sum[4], sum[5]}.String()
 }
 
 func (k *Kubelet) labels() map[string]string {
@@ -183,11 +196,8 @@ func (k *Kubelet) describe(node *corev1.Node) error {
 	}
 	maps.Copy(node.Annotations, annotations)
 	maps.Copy(node.Labels, k.labels())
-	finalizers := []string{FinalizerNode}
-	if k.config.EtcdName != "" {
-		finalizers = append(finalizers, FinalizerEtcd)
-	}
-	for _, finalizer := range finalizers {
+	// K3s's etcd controller holds on to agents as well.
+	for _, finalizer := range []string{FinalizerNode, FinalizerEtcd} {
 		if !slices.Contains(node.Finalizers, finalizer) && node.DeletionTimestamp == nil {
 			node.Finalizers = append(node.Finalizers, finalizer)
 		}

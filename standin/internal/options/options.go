@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -75,22 +76,26 @@ type Snapshots struct {
 }
 
 // expand returns a command's arguments with the configuration files' first.
-func expand(command string, defs []flags.Def, args []string) ([]string, error) {
+//
+// As the node-args annotation shows them, they hold unknown keys of a server's
+// file, too, which are otherwise skipped.
+func expand(command string, defs []flags.Def, args []string) (known, shown []string, err error) {
 	fromFiles, err := confargs.Expand(args, datadir.ConfigFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	shown = append([]string{command}, append(slices.Clone(fromFiles), args...)...)
 	if command != "agent" {
 		fromFiles = flags.Strip(defs, fromFiles, func(name string) {
 			logrus.Warnf("Unknown flag %s found in config.yaml, skipping\n", name)
 		})
 	}
-	return append(fromFiles, args...), nil
+	return append(fromFiles, args...), shown, nil
 }
 
 // ParseServer reads the settings of `k3s server`.
 func ParseServer(args []string) (*Server, error) {
-	all, err := expand("server", ServerDefs, args)
+	all, shown, err := expand("server", ServerDefs, args)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +109,7 @@ func ParseServer(args []string) (*Server, error) {
 	if values.String("datastore-endpoint") != "" {
 		return nil, fmt.Errorf("datastore-endpoint: the k3lab stand-in has embedded etcd only")
 	}
-	node, err := parseNode(values, append([]string{"server"}, all...))
+	node, err := parseNode(values, shown)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +183,7 @@ func (s *Server) complete(values *flags.Values) error {
 
 // ParseAgent reads the settings of `k3s agent`.
 func ParseAgent(args []string) (*Node, error) {
-	all, err := expand("agent", AgentDefs, args)
+	all, shown, err := expand("agent", AgentDefs, args)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +194,7 @@ func ParseAgent(args []string) (*Node, error) {
 	if err := noMore("agent", rest); err != nil {
 		return nil, err
 	}
-	node, err := parseNode(values, append([]string{"agent"}, all...))
+	node, err := parseNode(values, shown)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +210,7 @@ func ParseAgent(args []string) (*Node, error) {
 // ParseSnapshot reads the flags of `k3s etcd-snapshot` and returns them with
 // the arguments that follow.
 func ParseSnapshot(args []string) (*flags.Values, []string, error) {
-	all, err := expand("etcd-snapshot", SnapshotDefs, args)
+	all, _, err := expand("etcd-snapshot", SnapshotDefs, args)
 	if err != nil {
 		return nil, nil, err
 	}

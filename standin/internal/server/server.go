@@ -4,6 +4,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -212,16 +214,35 @@ func (s *server) runNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	encryption, err := s.encryptionHash()
+	if err != nil {
+		return err
+	}
 	n := agent.Node{
-		Node:      s.Node,
-		URL:       s.apiURL(),
-		EtcdName:  s.member.Name,
-		Voter:     func(ctx context.Context) (bool, error) { return datastore.IsVoter(ctx, s.etcd) },
-		Admin:     s.kube,
-		KubeProxy: !s.DisableKubeProxy,
+		Node:           s.Node,
+		URL:            s.apiURL(),
+		EtcdName:       s.member.Name,
+		EncryptionHash: encryption,
+		Voter:          func(ctx context.Context) (bool, error) { return datastore.IsVoter(ctx, s.etcd) },
+		Admin:          s.kube,
+		KubeProxy:      !s.DisableKubeProxy,
 	}
 	n.Token = strings.TrimSpace(string(agentToken))
 	return n.Run(ctx, func() {})
+}
+
+// encryptionHash is the digest of what secrets are encrypted with, in
+// hexadecimal; empty where they are not.
+func (s *server) encryptionHash() (string, error) {
+	if !s.SecretsEncryption {
+		return "", nil
+	}
+	config, err := os.ReadFile(s.Dir.Cred("encryption-config.json"))
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(config)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // writeTokens writes the token files: one for servers, and one for agents that

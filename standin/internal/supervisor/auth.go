@@ -82,15 +82,23 @@ func (s *Supervisor) require(needed role) func(http.HandlerFunc) http.Handler {
 			switch {
 			case err != nil:
 				writeStatus(w, http.StatusInternalServerError, err.Error())
+			case got == roleNone && anonymous(r):
+				writeStatus(w, http.StatusForbidden, "forbidden")
 			case got == roleNone:
-				writeStatus(w, http.StatusUnauthorized, "Unauthorized")
+				writeStatus(w, http.StatusUnauthorized, "not authorized")
 			case got < needed:
-				writeStatus(w, http.StatusForbidden, "forbidden: this token does not allow it")
+				writeStatus(w, http.StatusForbidden, "forbidden")
 			default:
 				next(w, r)
 			}
 		})
 	}
+}
+
+// anonymous reports whether a request has no credentials at all.
+func anonymous(r *http.Request) bool {
+	_, _, basic := r.BasicAuth()
+	return !basic && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0)
 }
 
 func (s *Supervisor) authenticate(r *http.Request) (role, error) {
