@@ -33,6 +33,7 @@ type app struct {
 	version string
 	dir     string // of the workspace; empty: found from the working directory upwards
 	json    bool
+	ctx     context.Context // of the command line: whoever is shown a view is told there of an interrupt
 }
 
 // ServePlugin serves the Terraform provider when terraform has started this
@@ -50,7 +51,7 @@ func ServePlugin(version string) (code int, served bool) {
 
 // Run runs the command line and returns its exit code.
 func Run(ctx context.Context, streams Streams, version string, args []string) int {
-	a := &app{Streams: streams, version: version}
+	a := &app{Streams: streams, version: version, ctx: ctx}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(streams.In)
@@ -137,6 +138,14 @@ func (a *app) addJSON(c *cobra.Command, help string) {
 // view returns the hub that shows an operation's events in the way that fits
 // where they go: JSON lines, a live tree on a terminal, plain lines elsewhere.
 func (a *app) view() *report.Hub {
+	hub := a.newHub()
+	context.AfterFunc(a.ctx, func() {
+		hub.Report(report.Event{Kind: report.Warning, Message: "interrupted: finishing what cannot be left half-done (again to stop at once)"})
+	})
+	return hub
+}
+
+func (a *app) newHub() *report.Hub {
 	if a.json {
 		return report.NewHub(report.NewJSON(a.Out))
 	}

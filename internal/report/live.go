@@ -107,6 +107,10 @@ func (l *live) Handle(e Event) {
 		above = caution.Render("! " + line(Event{Object: e.Object, Message: e.Message}))
 	case ChangeMade:
 		above = "  " + line(withoutStep(e))
+		if e.Done {
+			o := l.step(e).object(e)
+			o.state, o.done, o.failed = e.Message, true, false
+		}
 	case ObjectState, Progress:
 		o := l.step(e).object(e)
 		o.state, o.done, o.failed = e.Message, e.Done, e.Failed
@@ -180,6 +184,10 @@ func (l *live) region() []string {
 	spin := caution.Render(string(spinner[l.frame%len(spinner)]))
 	for _, s := range l.steps {
 		lines = append(lines, spin+" "+s.title+faint.Render(" "+Took(time.Since(s.began))))
+		width := 0
+		for _, o := range s.objects {
+			width = max(width, ansi.StringWidth(o.name))
+		}
 		for _, o := range s.objects {
 			mark := spin
 			switch {
@@ -188,7 +196,7 @@ func (l *live) region() []string {
 			case o.done:
 				mark = good.Render("✔")
 			}
-			lines = append(lines, fmt.Sprintf("  %s %-12s %s", mark, o.name, strings.ReplaceAll(o.state, "\n", " ")))
+			lines = append(lines, fmt.Sprintf("  %s %-*s  %s", mark, width, o.name, strings.ReplaceAll(o.state, "\n", " ")))
 		}
 	}
 	return lines
