@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -85,11 +87,14 @@ func check(dir datadir.Dir, services []string, format string) error {
 	var reports []certificateReport
 	for _, service := range services {
 		for _, leaf := range pki.LeafFiles()[service] {
-			found, err := inspect(dir.TLS(leaf + ".crt"))
-			if err != nil {
-				return err
+			// The node's own certificates lie with the agent.
+			for _, file := range []string{dir.TLS(leaf + ".crt"), dir.Agent(leaf + ".crt")} {
+				found, err := inspect(file)
+				if err != nil {
+					return err
+				}
+				reports = append(reports, found...)
 			}
-			reports = append(reports, found...)
 		}
 	}
 	switch format {
@@ -105,7 +110,7 @@ func check(dir datadir.Dir, services []string, format string) error {
 		return table.Flush()
 	case "text":
 		for _, r := range reports {
-			line := fmt.Sprintf("%s: certificate %s is %s, expires at %s", r.File, r.Subject, r.Status, r.ExpiryTime.Format(time.RFC3339))
+			line := fmt.Sprintf("%s: certificate %s (%s) is %s, expires at %s", r.File, r.Subject, r.Usages, strings.ToLower(r.Status), r.ExpiryTime.Format(time.RFC3339))
 			if r.Status == "OK" {
 				logrus.Info(line)
 			} else {
@@ -134,8 +139,8 @@ func inspect(file string) ([]certificateReport, error) {
 	for _, cert := range certs {
 		left := time.Until(cert.NotAfter)
 		r := certificateReport{
-			File: file, Subject: cert.Subject.String(), Usages: pki.UsageNames(cert), ExpiryTime: cert.NotAfter,
-			ResidualTime: fmt.Sprintf("%d days", int(left.Hours()/24)), Status: "OK",
+			File: filepath.Base(file), Subject: cert.Subject.CommonName, Usages: pki.UsageNames(cert), ExpiryTime: cert.NotAfter,
+			ResidualTime: residual(left), Status: "OK",
 		}
 		switch {
 		case left <= 0:
@@ -146,6 +151,18 @@ func inspect(file string) ([]certificateReport, error) {
 		reports = append(reports, r)
 	}
 	return reports, nil
+}
+
+// residual is a time left as people read it: 12 days, 1 year, 10 years.
+func residual(left time.Duration) string {
+	n, unit := int(left.Round(24*time.Hour)/(24*time.Hour)), "day"
+	if n >= 365 {
+		n, unit = n/365, "year"
+	}
+	if n != 1 {
+		unit += "s"
+	}
+	return fmt.Sprintf("%d %s", n, unit)
 }
 
 func secretsEncrypt(args []string) error {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/k3lab/k3lab/standin/internal/agent"
+	"github.com/k3lab/k3lab/standin/internal/confargs"
 	"github.com/k3lab/k3lab/standin/internal/options"
 	"github.com/k3lab/k3lab/standin/internal/server"
 	"github.com/k3lab/k3lab/standin/internal/version"
@@ -31,10 +32,14 @@ COMMANDS:
    server           run a server
    agent            run an agent
    kubectl          run kubectl
-   etcd-snapshot    save | ls | delete | prune
+   crictl           not here: the stand-in runs no containers
+   ctr              not here: the stand-in runs no containers
    token            create | list | delete | generate
-   certificate      check | rotate
+   etcd-snapshot    save | ls | delete | prune
    secrets-encrypt  status
+   certificate      check | rotate
+
+GLOBAL OPTIONS:
    --version        print the version
 `
 
@@ -77,7 +82,13 @@ func fail(err error) int {
 		_, _ = io.WriteString(os.Stdout, usage)
 		return 0
 	}
-	logrus.StandardLogger().Log(logrus.FatalLevel, err)
+	// A file that cannot be read fails before there is a command to blame.
+	text := "Error: " + err.Error()
+	var unreadable *confargs.FileError
+	if errors.As(err, &unreadable) {
+		text = unreadable.Err.Error()
+	}
+	logrus.StandardLogger().Log(logrus.FatalLevel, text)
 	return 1
 }
 

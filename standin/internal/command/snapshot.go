@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -54,6 +55,10 @@ func etcdSnapshot(ctx context.Context, args []string) error {
 		}
 		c.node = strings.ToLower(host)
 	}
+	// Every subcommand speaks with the server, whose token it needs for that.
+	if _, err := os.ReadFile(c.dir.Server("token")); err != nil {
+		return err
+	}
 	switch name {
 	case "save":
 		return c.save(ctx, rest)
@@ -90,7 +95,12 @@ func (c snapshotCommand) remove(ctx context.Context, names []string) error {
 		if name != filepath.Base(name) {
 			return fmt.Errorf("%q is not the name of a snapshot", name)
 		}
-		if err := os.Remove(filepath.Join(c.into, name)); err != nil {
+		err := os.Remove(filepath.Join(c.into, name))
+		if errors.Is(err, os.ErrNotExist) {
+			logrus.Warnf("Snapshot %s not found.", name)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		logrus.Infof("Snapshot %s deleted.", name)
@@ -124,18 +134,7 @@ func (c snapshotCommand) list() error {
 	}
 	switch format := strings.ToLower(c.values.String("output")); format {
 	case "json":
-		type item struct {
-			Name      string    `json:"name"`
-			Location  string    `json:"location"`
-			NodeName  string    `json:"nodeName"`
-			CreatedAt time.Time `json:"createdAt"`
-			Size      int64     `json:"size"`
-		}
-		items := []item{}
-		for _, s := range snapshots {
-			items = append(items, item{s.Name, s.Location(), c.node, s.Created, s.Size})
-		}
-		return json.NewEncoder(os.Stdout).Encode(items)
+		return c.listObjects(snapshots)
 	case "":
 	default:
 		return fmt.Errorf("invalid output format: %s", format)
@@ -146,4 +145,18 @@ func (c snapshotCommand) list() error {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", s.Name, s.Location(), s.Size, s.Created.Format(time.RFC3339))
 	}
 	return table.Flush()
+}
+
+// listObjects prints the snapshots as the list of objects they are in the
+// cluster.
+func (c snapshotCommand) listObjects(snapshots []datastore.Snapshot) error {
+	items := []any{}
+	for _, s := range snapshots {
+		items = append(items, map[string]any{
+			"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile", "metadata": map[string]any{},
+			"spec":   map[string]any{"location": s.Location(), "nodeName": c.node, "snapshotName": s.Name},
+			"status": map[string]any{"creationTime": s.Created.UTC().Format(time.RFC3339), "readyToUse": true, "size": strconv.FormatInt(s.Size, 10)},
+		})
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"apiVersion": "v1", "kind": "List", "metadata": map[string]any{}, "items": items})
 }

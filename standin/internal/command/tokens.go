@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
@@ -152,7 +153,7 @@ func listTokens(ctx context.Context, kube kubernetes.Interface) error {
 		get := func(key string) string { return string(secret.Data[key]) }
 		ttl, expires := "<forever>", "<never>"
 		if at, err := time.Parse(time.RFC3339, get(bootstrapapi.BootstrapTokenExpirationKey)); err == nil {
-			expires, ttl = at.Format(time.RFC3339), time.Until(at).Round(time.Hour).String()
+			expires, ttl = at.Format(time.RFC3339), duration.ShortHumanDuration(time.Until(at))
 		}
 		var usages []string
 		for _, usage := range []string{"authentication", "signing"} {
@@ -160,8 +161,7 @@ func listTokens(ctx context.Context, kube kubernetes.Interface) error {
 				usages = append(usages, usage)
 			}
 		}
-		fmt.Fprintf(table, "%s.%s\t%s\t%s\t%s\t%s\t%s\n",
-			get(bootstrapapi.BootstrapTokenIDKey), get(bootstrapapi.BootstrapTokenSecretKey), ttl, expires,
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", get(bootstrapapi.BootstrapTokenIDKey), ttl, expires,
 			strings.Join(usages, ","), get(bootstrapapi.BootstrapTokenDescriptionKey), get(bootstrapapi.BootstrapTokenExtraGroupsKey))
 	}
 	return table.Flush()

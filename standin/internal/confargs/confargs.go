@@ -24,6 +24,16 @@ import (
 // EnvFile names the configuration file, as -c does.
 const EnvFile = "K3S_CONFIG_FILE"
 
+// FileError says that a configuration file is not YAML.
+type FileError struct {
+	File string
+	Err  error
+}
+
+func (e *FileError) Error() string { return e.File + ": " + e.Err.Error() }
+
+func (e *FileError) Unwrap() error { return e.Err }
+
 // Expand reads the configuration that args select (or the default file, which
 // may be absent) and returns it as arguments.
 func Expand(args []string, defaultFile string) ([]string, error) {
@@ -131,7 +141,7 @@ func readFile(file string, into *ordered) error {
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return &FileError{file, err}
 	}
 	if len(doc.Content) == 0 {
 		return nil

@@ -91,10 +91,10 @@ func Prune(dir, prefix string, keep int) ([]Snapshot, error) {
 	}
 	gone := matching[:len(matching)-keep]
 	for _, s := range gone {
-		logrus.Infof("Removing local snapshot %s", s.Location())
 		if err := os.Remove(s.Path); err != nil {
 			return nil, err
 		}
+		logrus.Infof("Snapshot %s deleted.", s.Name)
 	}
 	return gone, nil
 }

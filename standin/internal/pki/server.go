@@ -145,7 +145,8 @@ func NodeServing(node string, addresses ...string) Subject {
 }
 
 // LeafFiles are the certificates `k3s certificate` checks and rotates, by the
-// service that uses them, relative to the server's tls directory.
+// service that uses them, relative to the server's tls directory, or the
+// agent's where they are the node's.
 func LeafFiles() map[string][]string {
 	return map[string][]string{
 		"admin":              {"client-admin"},
@@ -156,6 +157,7 @@ func LeafFiles() map[string][]string {
 		"etcd":               {"etcd/client", "etcd/server-client", "etcd/peer-server-client"},
 		"k3s-controller":     {"client-k3s-controller"},
 		"kube-proxy":         {"client-kube-proxy"},
+		"kubelet":            {"client-kubelet", "serving-kubelet"},
 		"scheduler":          {"client-scheduler"},
 		"supervisor":         {"client-supervisor"},
 	}

@@ -92,7 +92,7 @@ func (s *server) fetchShared(ctx context.Context) (*join.Client, error) {
 	}
 	client, err := join.Dial(ctx, s.ServerURL, s.Token, token.UserServer)
 	if err != nil {
-		return nil, fmt.Errorf("preparing server: failed to bootstrap cluster data: failed to validate token: %w", err)
+		return nil, fmt.Errorf("failed to bootstrap cluster data: failed to validate token: %w", err)
 	}
 	bundle, err := client.Bootstrap(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *server) fetchShared(ctx context.Context) (*join.Client, error) {
 		if errors.As(err, &status) {
 			err = errors.New(status.Message)
 		}
-		return nil, fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
+		return nil, fmt.Errorf("failed to bootstrap cluster data: %w", err)
 	}
 	return client, bundle.Write(s.Dir)
 }
