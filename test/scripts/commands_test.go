@@ -152,21 +152,39 @@ func asNobody(ts *testscript.TestScript, args []string) {
 		exit(ts, append([]string{args[0], "k3lab"}, args[1:]...))
 		return
 	}
-	dir, err := os.MkdirTemp("", "k3lab-nobody")
-	ts.Check(err)
-	ts.Defer(func() { os.RemoveAll(dir) })
-	ts.Check(os.Chmod(dir, 0o777)) //nolint:gosec // for nobody to write to
-	self, err := os.ReadFile(os.Getenv("K3LAB_BIN"))
-	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(dir, "k3lab"), self, 0o755))
+	dir := ts.Getenv("NOBODY")
+	if dir == "" {
+		dir = nobodysHome(ts)
+		ts.Setenv("NOBODY", dir)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, "k3lab"), args[1:]...)
 	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
-	err = cmd.Run()
+	err := cmd.Run()
 	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != args[0] {
 		ts.Fatalf("exit code %s (%v), want %s", got, err, args[0])
 	}
 }
+
+// nobodysHome is a folder of that user's with k3lab in it; it is gone when the
+// script ends.
+func nobodysHome(ts *testscript.TestScript) string {
+	dir, err := os.MkdirTemp("", "k3lab-nobody")
+	ts.Check(err)
+	ts.Defer(func() {
+		if err := sandboxesDown([]string{"HOME=" + dir, "K3LAB_SANDBOX_DIR=" + nobodysSandboxes(dir)}, nobodysSandboxes(dir)); err != nil {
+			ts.Logf("%v", err)
+		}
+		os.RemoveAll(dir)
+	})
+	ts.Check(os.Chmod(dir, 0o777)) //nolint:gosec // for nobody to write to
+	self, err := os.ReadFile(os.Getenv("K3LAB_BIN"))
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(dir, "k3lab"), self, 0o755)) //nolint:gosec // a program
+	return dir
+}
+
+func nobodysSandboxes(home string) string { return filepath.Join(home, ".local/state/k3lab/sandbox") }
