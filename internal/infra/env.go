@@ -30,15 +30,6 @@ func Env(opts Options) (map[string]string, error) {
 	return env, nil
 }
 
-// Envrc returns the text of a workspace's .envrc, which holds no secret: it asks
-// k3lab each time.
-func Envrc() string {
-	return `# Read by direnv, or by hand: source .envrc
-# Lets terraform, ansible and kubectl work here as they do when k3lab runs them.
-eval "$(k3lab env)"
-`
-}
-
 // support is the part of the environment without secrets.
 func support(dir string) (map[string]string, error) {
 	dir, err := filepath.Abs(dir)

@@ -250,6 +250,9 @@ func TestInitKeepsSecrets(t *testing.T) {
 	if got := get("proxmox_api_tokens", "sandbox"); got != opts.Sandbox.Token {
 		t.Errorf("API token %q", got)
 	}
+	if text := contents(t, d.Root())[".envrc"]; !strings.Contains(text, `k3lab -C "${PWD}" env`) {
+		t.Errorf(".envrc does not ask k3lab: %s", text)
+	}
 	for path, text := range contents(t, d.Root()) {
 		if strings.Contains(text, token) || strings.Contains(text, opts.Sandbox.Token) {
 			t.Errorf("%s holds a secret in plain text", path)
