@@ -87,8 +87,7 @@ func check(dir datadir.Dir, services []string, format string) error {
 	var reports []certificateReport
 	for _, service := range services {
 		for _, leaf := range pki.LeafFiles()[service] {
-			// The node's own certificates lie with the agent.
-			for _, file := range []string{dir.TLS(leaf + ".crt"), dir.Agent(leaf + ".crt")} {
+			for _, file := range pki.Leaf(dir, leaf+".crt") {
 				found, err := inspect(file)
 				if err != nil {
 					return err

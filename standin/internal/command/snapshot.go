@@ -18,9 +18,14 @@ import (
 	"github.com/k3lab/k3lab/standin/internal/datadir"
 	"github.com/k3lab/k3lab/standin/internal/datastore"
 	"github.com/k3lab/k3lab/standin/internal/flags"
+	"github.com/k3lab/k3lab/standin/internal/join"
 	"github.com/k3lab/k3lab/standin/internal/options"
 	"github.com/k3lab/k3lab/standin/internal/snapshotfiles"
+	"github.com/k3lab/k3lab/standin/internal/token"
 )
+
+// localServer is where the server on this machine answers.
+const localServer = "https://127.0.0.1:6443"
 
 // apiTimeout bounds what a command asks of the API.
 const apiTimeout = 30 * time.Second
@@ -55,8 +60,7 @@ func etcdSnapshot(ctx context.Context, args []string) error {
 		}
 		c.node = strings.ToLower(host)
 	}
-	// Every subcommand speaks with the server, whose token it needs for that.
-	if _, err := os.ReadFile(c.dir.Server("token")); err != nil {
+	if err := c.reachServer(ctx); err != nil {
 		return err
 	}
 	switch name {
@@ -72,6 +76,17 @@ func etcdSnapshot(ctx context.Context, args []string) error {
 	default:
 		return c.list()
 	}
+}
+
+// reachServer refuses without a running server and its token: with K3s the server
+// does what the command asks for.
+func (c snapshotCommand) reachServer(ctx context.Context) error {
+	text, err := os.ReadFile(c.dir.Server("token"))
+	if err != nil {
+		return err
+	}
+	_, err = join.Dial(ctx, localServer, strings.TrimSpace(string(text)), token.UserServer)
+	return err
 }
 
 func (c snapshotCommand) save(ctx context.Context, rest []string) error {

@@ -85,3 +85,29 @@ func TestLeavesAreKeptWhileGood(t *testing.T) {
 		t.Errorf("a new authority did not sign anew: %v", err)
 	}
 }
+
+// TestRemoveFindsTheNodesCertificates: those of the kubelet lie with the agent.
+func TestRemoveFindsTheNodesCertificates(t *testing.T) {
+	dir := datadir.New(t.TempDir())
+	for service, leaves := range LeafFiles() {
+		for _, leaf := range leaves {
+			path := dir.TLS(leaf)
+			if service == "kubelet" {
+				path = dir.Agent(leaf)
+			}
+			for _, file := range []string{path + ".crt", path + ".key"} {
+				if err := datadir.WriteFile(file, []byte("x"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := Remove(dir, leaf); err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range []string{path + ".crt", path + ".key"} {
+				if _, err := os.Stat(file); !os.IsNotExist(err) {
+					t.Errorf("%s: %s is still there", service, file)
+				}
+			}
+		}
+	}
+}

@@ -3,6 +3,7 @@ package pki
 import (
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/k3lab/k3lab/standin/internal/datadir"
 	"github.com/k3lab/k3lab/standin/internal/kubeconfig"
@@ -163,11 +164,17 @@ func LeafFiles() map[string][]string {
 	}
 }
 
+// Leaf returns where a leaf's file may be: with the server, or with the agent
+// where it is the node's.
+func Leaf(dir datadir.Dir, file string) []string {
+	return []string{dir.TLS(file), dir.Agent(file)}
+}
+
 // Remove deletes a leaf certificate and its key, so that the next start makes
 // them anew.
 func Remove(dir datadir.Dir, leaf string) error {
-	for _, ext := range []string{".crt", ".key"} {
-		if err := os.Remove(dir.TLS(leaf + ext)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, file := range slices.Concat(Leaf(dir, leaf+".crt"), Leaf(dir, leaf+".key")) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

@@ -64,6 +64,17 @@ func commandLine(t *testing.T, c *cluster) {
 		r := c.spare.run(t, "/usr/local/bin/kubectl", "version", "--client")
 		matches(t, "stdout", r.stdout, `^Client Version: `+version+`\n`)
 	})
+	t.Run("snapshots while the server is down", func(t *testing.T) {
+		c.spare.write(t, configFile, "")
+		c.spare.run(t, "mkdir", "-p", serverDir)
+		c.spare.write(t, serverDir+"token", token+"\n")
+		defer c.spare.remove(t, "/var/lib/rancher/k3s/server")
+		r := c.spare.k3s(t, "etcd-snapshot", "ls")
+		if r.code != 1 || r.stdout != "" {
+			t.Errorf("exit code %d, want 1; stdout %q", r.code, r.stdout)
+		}
+		matches(t, "stderr", r.stderr, `level=fatal msg="Error: .*failed to get CA certs: .*connection refused"`)
+	})
 	t.Run("unknown configuration key of an agent", func(t *testing.T) {
 		c.spare.write(t, configFile, "no-such-key: 1\n")
 		r := c.spare.k3s(t, "agent")
