@@ -16,8 +16,8 @@ import (
 	"github.com/k3lab/k3lab/internal/step"
 )
 
-// on names the machine in an error that does not.
-func on(machine string, err error) error {
+// Named names the machine in an error that does not.
+func Named(machine string, err error) error {
 	var known *fault.Error
 	if err == nil || errors.As(err, &known) && known.Object == machine || strings.HasPrefix(err.Error(), machine+": ") {
 		return err
@@ -95,7 +95,7 @@ func (f *Fleet) converge(ctx context.Context, machine, verb string, q converger.
 	if errors.As(err, &exit) && exit.Code == 1 && failed != nil && strings.TrimSpace(exit.Stderr) == "" {
 		err = nil // the lines say what failed
 	}
-	return changes, errors.Join(append(failed, err, on(machine, lines.err))...)
+	return changes, errors.Join(append(failed, err, Named(machine, lines.err))...)
 }
 
 // jsonLines hands on each whole line as it arrives, up to the first that is
@@ -156,7 +156,7 @@ func (f *Fleet) run(ctx context.Context, name string, out io.Writer, request any
 			err = start()
 		}
 	}
-	return on(name, err)
+	return Named(name, err)
 }
 
 // missing reports whether there was no such program.

@@ -147,7 +147,7 @@ func (f *Fleet) Output(ctx context.Context, machine string, args ...string) ([]b
 	}
 	var out bytes.Buffer
 	if err := r.Run(ctx, remote.Cmd{Args: args, Root: true, Stdout: &out}); err != nil {
-		return nil, on(machine, err)
+		return nil, Named(machine, err)
 	}
 	return out.Bytes(), nil
 }

@@ -28,7 +28,7 @@ func (f *Fleet) Push(ctx context.Context, w step.Writer, machine, localFile, sha
 		return path, err
 	}
 	if err := f.upload(ctx, w, machine, localFile, path); err != nil {
-		return "", on(machine, err)
+		return "", Named(machine, err)
 	}
 	is, err = f.digest(ctx, machine, path)
 	if err != nil {

@@ -28,7 +28,7 @@ func (f *Fleet) binary(ctx context.Context, r remote.Runner, m *machine) (Binary
 	if m.arch == "" {
 		arch, err := askArch(ctx, r)
 		if err != nil {
-			return Binary{}, on(m.name, err)
+			return Binary{}, Named(m.name, err)
 		}
 		m.arch = arch
 	}

@@ -3,7 +3,6 @@ package op
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -70,15 +69,26 @@ type converge struct {
 func (c *converge) Title() string { return "Machines and K3s" }
 
 // Plan reads all machines at once. One that does not answer is deferred: it may
-// be there only after the steps before are applied.
+// be there only after the steps before are applied. A K3s binary that was given
+// is verified in any case, so that a wrong one is refused before anything is made.
 func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, error) {
+	given := make(chan error, 1)
+	go func() { given <- c.supplies.verifyGiven(ctx, c.lab.Nodes()) }()
+	changes, err := c.read(ctx)
+	if refused := <-given; refused != nil {
+		return nil, refused
+	}
+	return changes, err
+}
+
+func (c *converge) read(ctx context.Context) ([]step.Change, error) {
 	nodes := c.lab.Nodes()
 	quiet := make([]error, len(nodes))
 	c.seen = map[string]converger.Facts{}
 	if _, err := os.Stat(c.keyFile); errors.Is(err, fs.ErrNotExist) {
 		return c.allDeferred("the key to log in with is made first"), nil
 	}
-	err := each(nodes, func(i int, m *config.Machine) error {
+	err := each(ctx, nodes, func(i int, m *config.Machine) error {
 		if err := reach(ctx, c.machines, m.Name); err != nil {
 			quiet[i] = err
 			return notAnswering(err)
@@ -94,7 +104,7 @@ func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, 
 	}
 	start := c.beginning()
 	changes := make([][]step.Change, len(nodes))
-	err = each(nodes, func(i int, m *config.Machine) error {
+	err = each(ctx, nodes, func(i int, m *config.Machine) error {
 		facts, known := c.seen[m.Name]
 		reason := ""
 		switch {
@@ -139,7 +149,7 @@ func (c *converge) Apply(ctx context.Context, w step.Writer, changes []step.Chan
 	for _, ch := range changes {
 		r.planned[ch.Object] = append(r.planned[ch.Object], ch)
 	}
-	return each(c.lab.Nodes(), func(_ int, m *config.Machine) error { return r.machine(ctx, m) })
+	return each(ctx, c.lab.Nodes(), func(_ int, m *config.Machine) error { return r.machine(ctx, m) })
 }
 
 func (c *converge) remember(machine string, f converger.Facts) {
@@ -282,26 +292,13 @@ func short(err error) string {
 }
 
 // each calls f for every machine at once, runs all to their end, and joins the
-// errors in the machines' order.
-func each(list []*config.Machine, f func(int, *config.Machine) error) error {
-	errs := make([]error, len(list))
-	var wait sync.WaitGroup
-	for i, m := range list {
-		wait.Go(func() {
-			if err := f(i, m); err != nil {
-				errs[i] = named(m.Name, err)
-			}
-		})
+// errors, each of which names its machine, in the machines' order.
+func each(ctx context.Context, list []*config.Machine, f func(int, *config.Machine) error) error {
+	places := make([]int, len(list))
+	for i := range places {
+		places[i] = i
 	}
-	wait.Wait()
-	return errors.Join(errs...)
-}
-
-// named makes sure an error says which machine it concerns.
-func named(machine string, err error) error {
-	var f *fault.Error
-	if errors.As(err, &f) && f.Object == machine {
-		return err
-	}
-	return fmt.Errorf("%s: %w", machine, err)
+	return fleet.Each(ctx, places, func(_ context.Context, i int) error {
+		return fleet.Named(list[i].Name, f(i, list[i]))
+	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
+	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
@@ -238,5 +239,27 @@ func TestOnlyPlannedChangesAreMade(t *testing.T) {
 	}
 	if got := only(append(known, step.Change{Deferred: "off"})); got != nil {
 		t.Errorf("deferred: %v, want everything to be looked at anew", got)
+	}
+}
+
+func TestAWrongBinaryIsRefusedBeforeAnythingIsMade(t *testing.T) {
+	wrong := fault.New(fault.Invalid, "k3s", "", "its SHA-256 is another")
+	for name, change := range map[string]func(*world, *converge){
+		"nothing is there yet": func(_ *world, c *converge) { c.keyFile += ".not-there" },
+		"no machine answers": func(w *world, _ *converge) {
+			w.off = map[string]bool{"server-1": true, "server-2": true, "server-3": true, "agent-1": true}
+		},
+		"all machines answer": func(*world, *converge) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			c := w.step(t)
+			c.supplies.source.Override = "k3s"
+			c.supplies.found["amd64"] = func() (cluster.Binary, error) { return cluster.Binary{}, wrong }
+			change(w, c)
+			if _, err := c.Plan(context.Background(), report.Discard); !errors.Is(err, wrong) || fault.KindOf(err) != fault.Invalid {
+				t.Errorf("plan: %v, want %v", err, wrong)
+			}
+		})
 	}
 }

@@ -157,6 +157,20 @@ func (s *supplies) binary(ctx context.Context, arch string) (cluster.Binary, err
 	return find()
 }
 
+// verifyGiven verifies the binary that is used instead of the release, for the
+// architecture of every node; where the release is used it does nothing.
+func (s *supplies) verifyGiven(ctx context.Context, nodes []*config.Machine) error {
+	if s.source.Override == "" {
+		return nil
+	}
+	for _, m := range nodes {
+		if _, err := s.binary(ctx, m.Arch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // steps is the story of up: what plan shows, in the order it is applied.
 func (s *session) steps(timeout time.Duration) step.Sequence {
 	watch := s.watch(timeout)
