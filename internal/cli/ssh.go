@@ -28,7 +28,11 @@ func (a *app) sshCommand() *cobra.Command {
 			if forget {
 				return op.ForgetHostKey(op.LabOptions{Dir: a.dir}, args[0])
 			}
-			argv, err := op.SSHCommand(op.LabOptions{Dir: a.dir}, args[0], args[1:])
+			command := args[1:]
+			if len(command) > 0 && command[0] == "--" {
+				command = command[1:]
+			}
+			argv, err := op.SSHCommand(op.LabOptions{Dir: a.dir}, args[0], command)
 			if err != nil {
 				return err
 			}
