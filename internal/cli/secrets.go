@@ -17,7 +17,7 @@ func (a *app) secretsCommand() *cobra.Command {
 		Use:   "secrets",
 		Short: "Read and write secrets.sops.yaml",
 		Long: "Secrets are kept in secrets.sops.yaml, encrypted for your age key; sops edits it too.\n" +
-			"Keys: k3s_token, ssh_private_key, proxmox_api_tokens.ENDPOINT",
+			"Keys: k3s_token, ssh_private_key, proxmox_api_tokens.ENDPOINT, and any of your own",
 	}
 	get := &cobra.Command{
 		Use: "get KEY", Short: "Print a secret", Args: cobra.ExactArgs(1),
@@ -41,7 +41,17 @@ func (a *app) secretsCommand() *cobra.Command {
 			return op.SetSecret(a.dir, args[0], text)
 		},
 	}
-	c.AddCommand(get, set)
+	list := &cobra.Command{
+		Use: "list", Short: "Print the keys of all secrets", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			names, err := op.SecretNames(a.dir)
+			for _, name := range names {
+				fmt.Fprintln(a.Out, name)
+			}
+			return err
+		},
+	}
+	c.AddCommand(list, get, set, a.editSecretsCommand(), a.rotateSecretsCommand())
 	return c
 }
 

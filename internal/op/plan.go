@@ -17,6 +17,9 @@ func Plan(ctx context.Context, opts LabOptions) (_ step.Plan, err error) {
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
+	if err := s.checkToken(); err != nil {
+		return nil, err
+	}
 	if err := s.lock("plan"); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,9 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := s.checkNodes(); err != nil {
 		return nil, err
 	}
+	if err := s.checkToken(); err != nil {
+		return nil, err
+	}
 	if err := s.lock("up"); err != nil {
 		return nil, err
 	}

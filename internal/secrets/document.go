@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/getsops/sops/v3"
@@ -30,6 +31,7 @@ type document struct {
 	tree    sops.Tree
 	dataKey []byte
 	cipher  aes.Cipher // remembers how each value was encrypted
+	known   []string   // keys whose values stand in the file unencrypted
 }
 
 func yamlStore() *sopsyaml.Store {
@@ -56,6 +58,7 @@ func decode(text []byte, ids identities) (*document, error) {
 		return nil, fault.New(fault.Invalid, FileName, undo, "it is no file that sops has encrypted")
 	}
 	d := &document{tree: tree, cipher: aes.NewCipher()}
+	d.known = d.plain()
 	if _, err := tree.Metadata.GetDataKeyWithKeyServices(keyServices(), sops.DefaultDecryptionOrder); err != nil {
 		return nil, fault.New(fault.Invalid, FileName, "copy the key file from the computer that has it", "%w", ids.why())
 	}
@@ -180,20 +183,40 @@ func (d *document) set(path []string, text string) error {
 	return nil
 }
 
-// encode encrypts the document, which cannot be used after that. The value at
-// path, the one just set, must not be one that the rules leave in plain.
-func (d *document) encode(path []string) ([]byte, error) {
+// encrypt encrypts the document, which cannot be used after that but for plain.
+func (d *document) encrypt() ([]byte, error) {
 	if err := common.EncryptTree(common.EncryptTreeOpts{DataKey: d.dataKey, Tree: &d.tree, Cipher: d.cipher}); err != nil {
 		return nil, errors.New("secrets: they cannot be encrypted")
-	}
-	if v, _ := d.get(path); v != "" && !strings.HasPrefix(fmt.Sprint(v), "ENC[") {
-		return nil, fault.New(fault.Invalid, FileName, "another name", "%s would stand there unencrypted: its rules say so", strings.Join(path, "."))
 	}
 	text, err := yamlStore().EmitEncryptedFile(d.tree)
 	if err != nil {
 		return nil, fmt.Errorf("secrets: %w", err)
 	}
 	return text, nil
+}
+
+// encode encrypts the document, which cannot be used after that. The value at
+// path, the one just set, must not be one that the rules leave in plain.
+func (d *document) encode(path []string) ([]byte, error) {
+	text, err := d.encrypt()
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(d.plain(), strings.Join(path, ".")) {
+		return nil, fault.New(fault.Invalid, FileName, "another name", "%s would stand there unencrypted: its rules say so", strings.Join(path, "."))
+	}
+	return text, nil
+}
+
+// plain lists the keys whose values are not encrypted.
+func (d *document) plain() []string {
+	var out []string
+	leaves(d.tree.Branches[0], nil, func(path []string, v any) {
+		if v != "" && !strings.HasPrefix(fmt.Sprint(v), "ENC[") {
+			out = append(out, strings.Join(path, "."))
+		}
+	})
+	return out
 }
 
 // recipients are the age public keys the document is encrypted for.

@@ -83,7 +83,7 @@ func (r *Result) initSecrets(d Dir, store *secrets.Store, opts Options) error {
 	if _, err := os.Stat(d.Path(secrets.FileName)); errors.Is(err, fs.ErrNotExist) {
 		r.Files = append(r.Files, secrets.FileName)
 	}
-	if _, err := store.Ensure(randomToken, "k3s_token"); err != nil {
+	if _, err := store.Ensure(NewToken, "k3s_token"); err != nil {
 		return err
 	}
 	if opts.Sandbox != nil && opts.Sandbox.Token != "" {
@@ -97,7 +97,8 @@ func (r *Result) initSecrets(d Dir, store *secrets.Store, opts Options) error {
 	return nil
 }
 
-func randomToken() (string, error) {
+// NewToken draws a token for a cluster.
+func NewToken() (string, error) {
 	b := make([]byte, 32)
 	if _, err := rand.Read(b); err != nil {
 		return "", err

@@ -56,6 +56,7 @@ type status struct {
 
 func TestCluster(t *testing.T) {
 	l := newLab(t, "k3lab-e2e", "ha")
+	canaries := watchCommandLines(t, l)
 	l.phase("up ends with a whole cluster", func(t *testing.T) {
 		l.exit(0, "up", "--yes")
 		whole(t, l)
@@ -75,6 +76,8 @@ func TestCluster(t *testing.T) {
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
+	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
+	l.phase("secrets are only where they belong", func(t *testing.T) { canaries.search(t, l) })
 	l.phase("destroy removes the machines", func(t *testing.T) {
 		l.exit(0, "destroy", "--name", l.name)
 		var vms []vm

@@ -22,6 +22,7 @@ type lab struct {
 	dir  string
 	name string // of the sandbox
 	env  []string
+	said bytes.Buffer // everything k3lab has printed
 }
 
 // newLab starts a sandbox of its own and writes a workspace for it. Both are
@@ -77,6 +78,7 @@ func (l *lab) run(args ...string) (string, error) {
 	cmd := l.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	l.said.Write(out.Bytes())
 	return out.String(), err
 }
 
@@ -154,7 +156,8 @@ type sandbox struct {
 func (l *lab) sandbox() sandbox {
 	l.t.Helper()
 	var s sandbox
-	if err := json.Unmarshal([]byte(l.ok("sandbox", "status", l.name, "--json")), &s); err != nil {
+	// Not kept: it is meant to show the sandbox's token.
+	if err := json.Unmarshal([]byte(l.silent("sandbox", "status", l.name, "--json")), &s); err != nil {
 		l.t.Fatal(err)
 	}
 	return s

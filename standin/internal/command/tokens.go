@@ -18,6 +18,8 @@ import (
 
 	"github.com/k3lab/k3lab/standin/internal/datadir"
 	"github.com/k3lab/k3lab/standin/internal/flags"
+	"github.com/k3lab/k3lab/standin/internal/join"
+	"github.com/k3lab/k3lab/standin/internal/protocol"
 	"github.com/k3lab/k3lab/standin/internal/token"
 )
 
@@ -34,6 +36,9 @@ var tokenDefs = []flags.Def{
 	{Name: "ttl", Kind: flags.Duration, Default: "24h"},
 	{Name: "usages", Kind: flags.List, Default: "signing,authentication"},
 	{Name: "output", Aliases: []string{"o"}, Kind: flags.String},
+	{Name: "token", Aliases: []string{"t"}, Kind: flags.String, Env: "K3S_TOKEN"},
+	{Name: "server", Aliases: []string{"s"}, Kind: flags.String, Env: "K3S_URL", Default: localServer},
+	{Name: "new-token", Kind: flags.String},
 }
 
 func tokens(ctx context.Context, args []string) error {
@@ -50,7 +55,7 @@ func tokens(ctx context.Context, args []string) error {
 		fmt.Println(token.RandomBootstrap())
 		return nil
 	case "rotate":
-		return errors.New("the k3lab stand-in does not rotate the server token")
+		return rotateToken(ctx, values)
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -75,6 +80,33 @@ func tokens(ctx context.Context, args []string) error {
 	default:
 		return listTokens(ctx, kube)
 	}
+}
+
+// rotateToken has the server on this machine take a new token.
+func rotateToken(ctx context.Context, values *flags.Values) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	old := values.String("token")
+	if old == "" {
+		text, err := os.ReadFile(datadir.New(values.String("data-dir")).Server("token"))
+		if err != nil {
+			return err
+		}
+		old = string(text)
+	}
+	client, err := join.Dial(ctx, values.String("server"), old, token.UserServer)
+	if err != nil {
+		return err
+	}
+	request := protocol.TokenRequest{}
+	if text := values.String("new-token"); text != "" {
+		request.NewToken = &text
+	}
+	if err := client.RotateToken(ctx, request); err != nil {
+		return err
+	}
+	fmt.Println("Token rotated, restart k3s nodes with new token")
+	return nil
 }
 
 func createToken(ctx context.Context, kube kubernetes.Interface, dir datadir.Dir, values *flags.Values, rest []string) error {

@@ -161,6 +161,27 @@ func SyncBootstrap(ctx context.Context, client *clientv3.Client, dir datadir.Dir
 	return err
 }
 
+// RotateBootstrap puts the bundle under a new password in the place of the one
+// under the old.
+func RotateBootstrap(ctx context.Context, client *clientv3.Client, dir datadir.Dir, old, password string) error {
+	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)
+	defer cancel()
+	bundle, err := bootstrap.Read(dir)
+	if err != nil {
+		return err
+	}
+	sealed, err := bundle.Seal(password)
+	if err != nil {
+		return err
+	}
+	change := []clientv3.Op{clientv3.OpPut(bootstrap.Key(password), string(sealed))}
+	if old != password {
+		change = append(change, clientv3.OpDelete(bootstrap.Key(old)))
+	}
+	_, err = client.Txn(ctx).Then(change...).Commit()
+	return err
+}
+
 // FetchBootstrap reads the bundle from the datastore.
 func FetchBootstrap(ctx context.Context, client *clientv3.Client, password string) (bootstrap.Bundle, error) {
 	ctx, cancel := context.WithTimeout(ctx, 6*requestTimeout)

@@ -143,6 +143,16 @@ func (c *Client) Bootstrap(ctx context.Context) (bootstrap.Bundle, error) {
 	return getJSON[bootstrap.Bundle](ctx, c, "/v1-k3s/server-bootstrap")
 }
 
+// RotateToken has the server take a new token.
+func (c *Client) RotateToken(ctx context.Context, request protocol.TokenRequest) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodPut, "/v1-k3s/token", body, nil)
+	return err
+}
+
 // Members lists the datastore's members.
 func (c *Client) Members(ctx context.Context) (protocol.DBInfo, error) {
 	return getJSON[protocol.DBInfo](ctx, c, "/db/info")

@@ -18,6 +18,12 @@ type AgentConfig struct {
 	FlannelBackend string
 }
 
+// TokenRequest is what `k3s token rotate` sends. Without a new token the server
+// draws one.
+type TokenRequest struct {
+	NewToken *string `json:"newToken,omitempty"`
+}
+
 // DBInfo lists the datastore's members to a server that joins.
 type DBInfo struct {
 	Members []DBMember `json:"members"`

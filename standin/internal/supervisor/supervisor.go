@@ -85,6 +85,7 @@ func New(config Config, deps Deps) *Supervisor {
 	s.mux.Handle("POST /v1-k3s/client-kubelet.crt", agent(s.signKubeletClient))
 	s.mux.Handle("POST /v1-k3s/serving-kubelet.crt", agent(s.signKubeletServing))
 	s.mux.Handle("GET /v1-k3s/server-bootstrap", server(s.bootstrap))
+	s.mux.Handle("PUT /v1-k3s/token", server(s.rotateToken))
 	s.mux.Handle("GET /db/info", server(s.members))
 	s.mux.HandleFunc("/v1-k3s/", func(w http.ResponseWriter, r *http.Request) {
 		agent(func(w http.ResponseWriter, _ *http.Request) {
