@@ -18,7 +18,7 @@ func TestWrongUsage(t *testing.T) {
 		"a command misspelt":           {[]string{"upp"}, `k3lab: there is no command "k3lab upp" (try: k3lab up)`},
 		"a command unlike any":         {[]string{"frobnicate"}, `k3lab: there is no command "k3lab frobnicate" (try: k3lab --help)`},
 		"a command below misspelt":     {[]string{"sandbox", "statsu"}, `k3lab: there is no command "k3lab sandbox statsu" (try: k3lab sandbox status)`},
-		"a command below there is not": {[]string{"secrets", "rotate"}, `k3lab: there is no command "k3lab secrets rotate" (try: k3lab secrets --help)`},
+		"a command below there is not": {[]string{"secrets", "forget"}, `k3lab: there is no command "k3lab secrets forget" (try: k3lab secrets --help)`},
 		"an unknown flag":              {[]string{"plan", "--dif"}, `k3lab: unknown flag: --dif (try: k3lab plan --help)`},
 		"no machine":                   {[]string{"ssh"}, `k3lab: which machine is not said (try: k3lab ssh server-1; k3lab status lists them)`},
 		"use without merge": {
