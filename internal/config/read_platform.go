@@ -17,7 +17,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 		c.errorAt(o.key+".lab_name", "use a to z, 0 to 9 and -, at most 63 characters", "%q cannot be a lab's name", lab.Name)
 	}
 	access := o.object("access")
-	lab.Access = Access{User: access.text("user", "k3lab"), KeyFile: access.text("key_file", "")}
+	lab.Access = Access{User: access.text("user", "k3lab"), KeyFile: access.text("key_file", ""), HardenSSHD: access.bool("harden_sshd", true)}
 	if !loginName.MatchString(lab.Access.User) || lab.Access.User == "root" {
 		c.errorAt(access.key+".user", "choose another, such as k3lab; it gets sudo", "%q cannot be the login user", lab.Access.User)
 	}
@@ -28,16 +28,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 	if _, _, ok := o.get("k3s"); ok {
 		lab.K3s = c.k3s(o.object("k3s"))
 	}
-	system := o.object("os")
-	lab.OS = OS{Timezone: system.text("timezone", "Etc/UTC"), Packages: system.strings("packages")}
-	if !timezone.MatchString(lab.OS.Timezone) {
-		c.errorAt(system.key+".timezone", "write a name such as Europe/Zurich", "%q is not a time zone", lab.OS.Timezone)
-	}
-	for i, name := range lab.OS.Packages {
-		if !packageName.MatchString(name) {
-			c.errorAt(indexed(system.key+".packages", i), "write the package's name alone", "%q is not a Debian package", name)
-		}
-	}
+	lab.OS = c.operatingSystem(o.object("os"))
 }
 
 var (

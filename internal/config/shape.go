@@ -161,7 +161,7 @@ func proxmoxShape() *shape {
 
 func platformShape() *shape {
 	access := &shape{
-		keys: keys("user", "public_keys", "key_file"),
+		keys: keys("user", "public_keys", "key_file", "harden_sshd"),
 		other: foreignNames(
 			rename("user", same, "username", "ssh_user", "ssh_username", "ansible_user"),
 			rename("public_keys", toList, "ssh_keys", "ssh_public_keys", "authorized_keys", "ssh_authorized_keys", "public_key", "ssh_key"),
@@ -180,7 +180,7 @@ func platformShape() *shape {
 		),
 	}
 	operatingSystem := &shape{
-		keys: keys("timezone", "packages"),
+		keys: keys("timezone", "packages", "unattended_upgrades", "journald_max_mib", "banner"),
 		other: foreignNames(
 			rename("timezone", same, "tz", "time_zone", "system_timezone"),
 			rename("packages", toList, "apt_packages", "extra_packages"),

@@ -138,6 +138,7 @@ type Access struct {
 	User       string   // login user with sudo, made by cloud-init; default k3lab
 	PublicKeys []string // the user's own; they come first
 	KeyFile    string   // an existing private key to log in with; empty: k3lab's own
+	HardenSSHD bool     // default true
 }
 
 // K3s is the k3s block of all.yaml.
@@ -155,6 +156,9 @@ type K3s struct {
 
 // OS is the os block of all.yaml.
 type OS struct {
-	Timezone string
-	Packages []string
+	Timezone           string
+	Packages           []string // besides those every node needs
+	UnattendedUpgrades bool     // security updates, without reboots; default true
+	JournaldMaxMiB     int      // of the journal on disk; default 500
+	Banner             string   // shown before a login; empty: none
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // ErrFailed is returned when at least one emitted change carries an error.
@@ -15,12 +16,13 @@ var ErrFailed = errors.New("not everything could be read or made")
 type Converger struct {
 	root     string
 	programs programs
+	lockWait time.Duration // how long another program may hold the package manager
 }
 
 // New returns a converger of the machine whose root directory is given; "/" is
 // the machine itself.
 func New(root string) *Converger {
-	return &Converger{root: root, programs: system{}}
+	return &Converger{root: root, programs: system{}, lockWait: lockWait}
 }
 
 // action is one change and the way to make it. Notices and resources that could
@@ -73,6 +75,7 @@ func (c *Converger) Apply(ctx context.Context, q Request, emit func(Change)) err
 		return err
 	}
 	w := newWriter(v, c.programs, actions)
+	w.emit, w.lockWait = emit, c.lockWait
 	return w.apply(ctx, actions, emit)
 }
 
@@ -150,7 +153,7 @@ func (v *view) plan(ctx context.Context, q Request) []action {
 		if ctx.Err() != nil {
 			return actions
 		}
-		if !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) {
+		if !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) || v.unless(r.Unless) {
 			continue
 		}
 		more, err := v.planResource(r)
@@ -191,6 +194,12 @@ func (v *view) planResource(r Resource) ([]action, error) {
 		return v.planPackage(r.Package)
 	case r.Unit != nil:
 		return v.planUnit(r.Unit)
+	case r.Block != nil:
+		return v.planBlock(r.Block)
+	case r.Keys != nil:
+		return v.planAuthorizedKeys(r.Keys)
+	case r.Clock != nil:
+		return v.planClock()
 	}
 	return nil, fmt.Errorf("says nothing this converger knows")
 }

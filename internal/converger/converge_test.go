@@ -142,7 +142,8 @@ func TestConverge(t *testing.T) {
 			})
 		}, resources: []Resource{{Swap: &Swap{Off: true}}},
 			want: []Change{{Resource: "swap", Action: "stop", Detail: "swap on /dev/sda2"},
-				{Resource: "swap", Action: "update", Detail: "/etc/fstab: 1 swap lines become comments"},
+				{Resource: "swap", Action: "update", Detail: "/etc/fstab: 1 swap lines become comments",
+					Before: "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n", After: "UUID=1 / ext4 defaults 0 1\n# k3lab: UUID=2 none swap sw 0 0\n"},
 				{Resource: "swap", Action: "disable", Detail: "mask swap.target, which starts swap units at boot"}},
 			ran:   []string{"swapoff -- /dev/sda2", "systemctl --no-reload mask -- swap.target", "systemctl daemon-reload"},
 			files: map[string]string{fstabPath: "UUID=1 / ext4 defaults 0 1\n# k3lab: UUID=2 none swap sw 0 0\n"}},
@@ -153,12 +154,12 @@ func TestConverge(t *testing.T) {
 			f.change(func(s *fakeState) { s.Packages = map[string]string{"there": "ii", "held": "hi", "half": "iF"} })
 		}, resources: []Resource{{Package: &Package{Name: "there"}}, {Package: &Package{Name: "held"}}, {Package: &Package{Name: "half"}}, {Package: &Package{Name: "curl"}}},
 			want: []Change{{Resource: "package half", Action: "install", Detail: "an earlier installation did not end"}, {Resource: "package curl", Action: "install"}},
-			ran: []string{"dpkg --configure -a", "apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=180" +
+			ran: []string{"dpkg --configure -a", "apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=300" +
 				" --option=Dpkg::Options::=--force-confdef --option=Dpkg::Options::=--force-confold -- half curl", "systemctl daemon-reload"}},
 		{name: "what a package starts is restarted with our settings", resources: []Resource{{Package: &Package{Name: "vip"}}, file(config, "ours"), unit("vip.service", "file "+config)},
 			want: []Change{{Resource: "package vip", Action: "install"}, {Resource: "file " + config, Action: "create", Detail: "mode 0644", After: "ours"},
 				{Resource: "unit vip.service", Action: "enable"}, {Resource: "unit vip.service", Action: "start"}},
-			ran: []string{"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=180" +
+			ran: []string{"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=300" +
 				" --option=Dpkg::Options::=--force-confdef --option=Dpkg::Options::=--force-confold -- vip",
 				"systemctl --no-reload --quiet enable -- vip.service", "systemctl daemon-reload", "systemctl restart -- vip.service"}},
 		{name: "a new unit", resources: []Resource{file("/etc/systemd/system/k3s.service", "[Unit]\n"), unit("k3s.service", "file /etc/systemd/system/k3s.service")},

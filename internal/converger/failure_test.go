@@ -57,8 +57,8 @@ func TestFailures(t *testing.T) {
 			},
 			resources: []Resource{{Package: &Package{Name: "curl"}}},
 			want: []Change{{Resource: "package curl", Action: "install",
-				Error: "the package manager is held by process 42 (unattended-upgr), still after 3m0s\n" +
-					"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=180: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 42 (unattended-upgr)"}}},
+				Error: "the package manager is held by process 42 (unattended-upgr), still after 5m0s; run this again when that has ended\n" +
+					"apt-get install --yes --quiet --no-install-recommends --option=DPkg::Lock::Timeout=300: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 42 (unattended-upgr)"}}},
 		{name: "outdated package lists are updated",
 			machine: func(_ *testing.T, f *fakeMachine) {
 				f.change(func(s *fakeState) { s.Packages["curl"] = "!E: Unable to locate package curl" })

@@ -67,7 +67,9 @@ func newFakeMachine(t *testing.T) *fakeMachine {
 	return f
 }
 
-func (f *fakeMachine) converger() *Converger { return &Converger{root: f.root, programs: f} }
+func (f *fakeMachine) converger() *Converger {
+	return &Converger{root: f.root, programs: f, lockWait: lockWait}
+}
 
 func (f *fakeMachine) write(t testing.TB, path, text string) {
 	t.Helper()
@@ -158,7 +160,7 @@ func (f *fakeMachine) answer(s *fakeState, args []string) (string, error) {
 		}
 		for _, name := range args[slices.Index(args, "--")+1:] {
 			if status := s.Packages[name]; strings.HasPrefix(status, "!") {
-				if s.Packages["updated"] == "" || !strings.Contains(status, "locate") {
+				if s.Packages["updated"] == "" || !strings.Contains(status, "locate") || strings.Contains(status, "nowhere") {
 					return fail(strings.TrimPrefix(status, "!"))
 				}
 			}
@@ -169,6 +171,11 @@ func (f *fakeMachine) answer(s *fakeState, args []string) (string, error) {
 	case "dpkg":
 		for name := range s.Packages {
 			s.Packages[name] = "ii"
+		}
+		return "", nil
+	case "sshd":
+		if text, err := os.ReadFile(args[len(args)-1]); err != nil || strings.Contains(string(text), "Bad") {
+			return fail("bad configuration")
 		}
 		return "", nil
 	case "modprobe":

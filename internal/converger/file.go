@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf8"
@@ -22,9 +23,12 @@ func (v *view) planFile(f *File) ([]action, error) {
 		return nil, err
 	}
 	change := Change{Action: "update"}
-	make := func(_ context.Context, w *writer) error {
+	make := func(ctx context.Context, w *writer) error {
 		a, err := w.attributes(f.Mode, f.Owner, f.Group)
 		if err != nil {
+			return err
+		}
+		if err := w.check(ctx, f); err != nil {
 			return err
 		}
 		w.noteUnitFile(f.Path)
@@ -72,6 +76,30 @@ func (v *view) planFile(f *File) ([]action, error) {
 		make = v.setAttributes(f.Path, f.Mode, f.Owner, f.Group)
 	}
 	return one(change, make), nil
+}
+
+// checkedPath holds content while a program looks at it.
+const checkedPath = memoryDir + "/checked"
+
+// check has the file's program look at the content before anything reads it.
+func (w *writer) check(ctx context.Context, f *File) error {
+	if len(f.Check) == 0 {
+		return nil
+	}
+	if err := w.replace(checkedPath, strings.NewReader(f.Content), attributes{mode: 0o600}); err != nil {
+		return err
+	}
+	defer os.Remove(w.view.at(checkedPath))
+	args := slices.Clone(f.Check)
+	for i, arg := range args {
+		if arg == "{}" {
+			args[i] = w.view.at(checkedPath)
+		}
+	}
+	if err := w.run(ctx, args...); err != nil {
+		return fmt.Errorf("not put in place: %w", err)
+	}
+	return nil
 }
 
 // compare reads the file only as far as needed to know whether it is as wanted
@@ -240,6 +268,9 @@ func (v *view) mountBelow(path string) string {
 }
 
 func (v *view) planLink(l *Link) ([]action, error) {
+	if l.MustLead && !v.leads(l) && !v.packagesPlanned() {
+		return nil, fmt.Errorf("there is no %s on this machine", l.Target)
+	}
 	change := Change{Action: "update", Detail: "→ " + l.Target}
 	info, err := os.Lstat(v.at(l.Path))
 	switch {
@@ -263,4 +294,14 @@ func (v *view) planLink(l *Link) ([]action, error) {
 		w.noteUnitFile(l.Path)
 		return w.place(l.Path, func(t string) error { return os.Symlink(l.Target, t) })
 	}), nil
+}
+
+// leads reports whether the link's target is there.
+func (v *view) leads(l *Link) bool {
+	target := l.Target
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(l.Path), target)
+	}
+	_, err := os.Stat(v.at(target))
+	return err == nil
 }

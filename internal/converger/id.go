@@ -35,6 +35,12 @@ func (r Resource) ID() string {
 		return "package " + r.Package.Name
 	case r.Unit != nil:
 		return "unit " + r.Unit.Name
+	case r.Block != nil:
+		return "block " + r.Block.Path
+	case r.Keys != nil:
+		return "authorized keys of " + r.Keys.User
+	case r.Clock != nil:
+		return "clock"
 	}
 	return ""
 }
@@ -55,6 +61,7 @@ var (
 	moduleName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
 	sysctlKey   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_/-]*(\.[A-Za-z0-9_/-]+)+$`)
 	hostName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	userName    = regexp.MustCompile(`^[a-z_][-a-z0-9_]{0,31}$`)
 	hexDigest   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
@@ -82,7 +89,7 @@ func (q Request) validate() error {
 func (r Resource) validate() error {
 	switch {
 	case r.File != nil:
-		return errors.Join(absolute(r.File.Path), mode(r.File.Mode))
+		return errors.Join(absolute(r.File.Path), mode(r.File.Mode), checkable(r.File.Check))
 	case r.Directory != nil:
 		return errors.Join(absolute(r.Directory.Path), mode(r.Directory.Mode))
 	case r.Absent != nil:
@@ -100,10 +107,47 @@ func (r Resource) validate() error {
 	case r.Package != nil:
 		return matches(packageName, r.Package.Name, "package name")
 	case r.Unit != nil:
+		if r.Unit.AsIs && (r.Unit.Enabled || r.Unit.Running || r.Unit.Masked) {
+			return errors.New("is left as it is, so it can be neither enabled, running nor masked")
+		}
 		if r.Unit.Masked && (r.Unit.Enabled || r.Unit.Running) {
 			return errors.New("is masked, so it can be neither enabled nor running")
 		}
 		return matches(unitName, r.Unit.Name, "unit name")
+	case r.Block != nil:
+		return errors.Join(absolute(r.Block.Path), mode(r.Block.Mode), singleLines(r.Block.Lines))
+	case r.Keys != nil:
+		return r.Keys.validate()
+	}
+	return nil
+}
+
+// validate refuses what would leave nobody a way in.
+func (k *AuthorizedKeys) validate() error {
+	errs := []error{matches(userName, k.User, "user name"), singleLines(k.Keys)}
+	if len(k.Keys) == 0 {
+		errs = append(errs, errors.New("lists no key, so nobody could log in"))
+	}
+	for _, line := range k.Keys {
+		if keyOf(line) == "" || !bare(line) {
+			errs = append(errs, fmt.Errorf("%q is no public key", line))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func singleLines(lines []string) error {
+	for _, line := range lines {
+		if strings.ContainsAny(line, "\n\r\x00") || line == blockBegin || line == blockEnd {
+			return fmt.Errorf("%q is no single line", line)
+		}
+	}
+	return nil
+}
+
+func checkable(check []string) error {
+	if len(check) > 0 && !slices.Contains(check[1:], "{}") {
+		return fmt.Errorf("%q checks no file", check)
 	}
 	return nil
 }

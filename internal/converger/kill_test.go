@@ -23,6 +23,9 @@ const (
 
 // TestMain lets the test binary be the converger that is killed.
 func TestMain(m *testing.M) {
+	if path := os.Getenv(childLock); path != "" {
+		os.Exit(holdLock(path))
+	}
 	root := os.Getenv(childRoot)
 	if root == "" {
 		os.Exit(m.Run())
@@ -50,6 +53,8 @@ func killState() Request {
 		{Sysctl: &Sysctl{Key: "vm.overcommit_memory", Value: "1"}},
 		{Module: &Module{Name: "overlay"}},
 		{Swap: &Swap{Off: true}},
+		{Block: &Block{Path: "/etc/hosts", Lines: []string{"192.0.2.1 one", "192.0.2.2 two"}, Mode: 0o644}},
+		{Keys: &AuthorizedKeys{User: "root", Keys: []string{keyA}}},
 		{Package: &Package{Name: "curl"}},
 		{Directory: &Directory{Path: "/etc/k3s", Mode: 0o755}},
 		file(config, strings.Repeat("new: setting\n", 1000)),

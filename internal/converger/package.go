@@ -1,18 +1,17 @@
 package converger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
-
-// lockWait is how long another program may hold the package manager's lock.
-const lockWait = 3 * time.Minute
 
 func (v *view) planPackage(p *Package) ([]action, error) {
 	if v.packagesErr != nil {
@@ -28,11 +27,15 @@ func (v *view) planPackage(p *Package) ([]action, error) {
 	}
 	return one(change, func(ctx context.Context, w *writer) error {
 		// All at once: the package manager takes long to start.
-		return w.once("packages", func() error { return w.installPackages(ctx) })
+		err := w.once("packages", func() error { return w.installPackages(ctx) })
+		return cmp.Or(w.refused[p.Name], err)
 	}), nil
 }
 
 func (w *writer) installPackages(ctx context.Context) error {
+	if err := w.awaitPackageManager(ctx); err != nil {
+		return err
+	}
 	var names []string
 	broken := false
 	for _, r := range w.view.state.Resources {
@@ -49,37 +52,69 @@ func (w *writer) installPackages(ctx context.Context) error {
 	w.reloadFirst = true // packages bring units
 	if broken {
 		if _, err := w.programs.run(ctx, packageEnv, "dpkg", "--configure", "-a"); err != nil {
-			return packageError(err)
+			return w.packageError(err)
 		}
 	}
+	return w.packageError(w.installAvailable(ctx, names))
+}
+
+// installAvailable installs all that can be had: one name that is wrong is no reason to
+// leave the others out.
+func (w *writer) installAvailable(ctx context.Context, names []string) error {
+	var listsErr error
 	updated := false
 	if !w.view.packageListsThere() {
-		if err := w.updateLists(ctx); err != nil {
+		listsErr, updated = w.updateLists(ctx), true
+	}
+	for len(names) > 0 {
+		err := w.aptInstall(ctx, names)
+		if err == nil || !outdated.MatchString(err.Error()) {
 			return err
 		}
-		updated = true
-	}
-	err := w.aptInstall(ctx, names)
-	if err != nil && !updated && outdated.MatchString(err.Error()) {
-		if err := w.updateLists(ctx); err != nil {
-			return err
+		if !updated {
+			listsErr, updated = w.updateLists(ctx), true
+			continue
 		}
-		err = w.aptInstall(ctx, names)
+		rest := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+			if !isRefused(err.Error(), name) {
+				return false
+			}
+			w.refused[name] = refusal(listsErr)
+			return true
+		})
+		if len(rest) == len(names) {
+			return errors.Join(err, listsErr)
+		}
+		names = rest
 	}
-	return packageError(err)
+	return nil
+}
+
+func refusal(listsErr error) error {
+	err := errors.New("apt knows no such package: correct the name in os.packages, or add the archive that has it")
+	if listsErr != nil {
+		err = fmt.Errorf("apt has no such package, and its lists could not be updated: %w", listsErr)
+	}
+	return err
 }
 
 var (
 	packageEnv = []string{"DEBIAN_FRONTEND=noninteractive", "APT_LISTCHANGES_FRONTEND=none", "NEEDRESTART_SUSPEND=1"}
 	// outdated is what apt-get says when its lists are older than the mirror.
-	outdated = regexp.MustCompile(`Unable to locate package|has no installation candidate|404 +Not Found`)
+	outdated = regexp.MustCompile(`Unable to locate package|Couldn't find any package|has no installation candidate|404 +Not Found`)
 	lockHeld = regexp.MustCompile(`Could not get lock|Unable to (acquire|lock)|is another process using it`)
 	holder   = regexp.MustCompile(`held by process ([0-9]+)( \([^)]*\))?`)
 )
 
+// isRefused reports whether apt-get says that it cannot have this package.
+func isRefused(said, name string) bool {
+	name = regexp.QuoteMeta(name)
+	return regexp.MustCompile(`(?m)(Unable to locate package ` + name + `$|Couldn't find any package by \w+ '` + name + `'|Package '` + name + `' has no installation candidate)`).MatchString(said)
+}
+
 func (w *writer) aptInstall(ctx context.Context, names []string) error {
 	args := append([]string{"apt-get", "install", "--yes", "--quiet", "--no-install-recommends",
-		fmt.Sprintf("--option=DPkg::Lock::Timeout=%d", int(lockWait.Seconds())),
+		fmt.Sprintf("--option=DPkg::Lock::Timeout=%d", int(w.lockWait.Seconds())),
 		"--option=Dpkg::Options::=--force-confdef", "--option=Dpkg::Options::=--force-confold", "--"}, names...)
 	_, err := w.programs.run(ctx, packageEnv, args...)
 	return err
@@ -88,24 +123,25 @@ func (w *writer) aptInstall(ctx context.Context, names []string) error {
 // updateLists waits itself while another program updates them: apt-get waits for
 // the lock of installations only.
 func (w *writer) updateLists(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := context.WithTimeout(ctx, w.lockWait)
 	defer cancel()
 	again := time.NewTicker(2 * time.Second)
 	defer again.Stop()
 	for {
 		_, err := w.programs.run(ctx, packageEnv, "apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any")
 		if err == nil || !lockHeld.MatchString(err.Error()) {
-			return packageError(err)
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return packageError(err)
+			return err
 		case <-again.C:
 		}
 	}
 }
 
-func packageError(err error) error {
+// packageError says who took the package manager after it was waited for.
+func (w *writer) packageError(err error) error {
 	if err == nil || !lockHeld.MatchString(err.Error()) {
 		return err
 	}
@@ -113,7 +149,7 @@ func packageError(err error) error {
 	if m := holder.FindStringSubmatch(err.Error()); m != nil {
 		by = "process " + m[1] + m[2]
 	}
-	return errors.Join(fmt.Errorf("the package manager is held by %s, still after %s", by, lockWait), err)
+	return errors.Join(heldTooLong(by, w.lockWait), err)
 }
 
 func (v *view) packageListsThere() bool {

@@ -50,7 +50,7 @@ func (p pending) clone() pending {
 func (w *writer) recordPending(actions []action) error {
 	next := w.pending.clone()
 	for _, r := range w.view.state.Resources {
-		if u := r.Unit; u != nil && u.Running {
+		if u := r.Unit; u != nil && w.view.shouldRun(u) {
 			switch {
 			case w.anySelected(u.RestartOn) && !w.view.runsAsDesired(u):
 				next.Units[u.Name] = restartVerb
@@ -67,6 +67,10 @@ func (w *writer) recordPending(actions []action) error {
 	}
 	return w.savePending(next)
 }
+
+// shouldRun reports whether the unit is to use what changes: it is wanted
+// running, or runs and is left as it is.
+func (v *view) shouldRun(u *Unit) bool { return u.Running || u.AsIs && v.units[u.Name].up() }
 
 func (w *writer) anySelected(ids []string) bool {
 	for _, id := range ids {
@@ -95,7 +99,7 @@ func (w *writer) finish(ctx context.Context) error {
 	next := w.pending.clone()
 	next.DaemonReload = false
 	for _, r := range w.view.state.Resources {
-		if r.Unit != nil && !r.Unit.Running {
+		if r.Unit != nil && !w.view.shouldRun(r.Unit) {
 			delete(next.Units, r.Unit.Name)
 		}
 	}

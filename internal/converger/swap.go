@@ -3,7 +3,6 @@ package converger
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 )
 
@@ -11,6 +10,10 @@ const (
 	swapTarget = "swap.target"
 	fstabPath  = "/etc/fstab"
 )
+
+// swapServices turn swap on by themselves, without a swap unit: Debian's
+// zram-tools, and the swap file of Raspberry Pi OS.
+var swapServices = []string{"zramswap.service", "dphys-swapfile.service"}
 
 // planSwap handles swap in its three places: what is on now, what fstab turns on
 // at boot, and units that others bring (a partition found by itself, zram).
@@ -21,27 +24,27 @@ func (v *view) planSwap(s *Swap) ([]action, error) {
 	if v.unitsErr != nil {
 		return nil, v.unitsErr
 	}
-	var actions []action
+	actions := v.stopSwapServices()
 	devices := v.swapDevices()
 	switch {
 	case len(devices) > 0 && v.container:
 		actions = told("belongs to the computer: it has swap on " + strings.Join(devices, ", "))
 	case len(devices) > 0:
-		actions = one(Change{Action: "stop", Detail: "swap on " + strings.Join(devices, ", ")}, func(ctx context.Context, w *writer) error {
-			for _, device := range devices {
-				if err := w.run(ctx, "swapoff", "--", device); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		actions = append(actions, one(Change{Action: "stop", Detail: "swap on " + strings.Join(devices, ", ")}, swapOff)...)
 	}
-	if text, lines := withoutSwap(v.fstab()); lines > 0 {
+	fstab, a, err := v.foreignFile(fstabPath)
+	if err != nil && !notThere(err) {
+		return nil, fmt.Errorf("%s: %w", fstabPath, err)
+	}
+	if text, lines := withoutSwap(fstab); lines > 0 {
 		actions = append(actions, action{
-			Change: Change{Action: "update", Detail: fmt.Sprintf("%s: %d swap lines become comments", fstabPath, lines)},
+			Change: Change{Action: "update", Detail: fmt.Sprintf("%s: %d swap lines become comments", fstabPath, lines), Before: fstab, After: text},
 			make: func(_ context.Context, w *writer) error {
 				w.reloadLast = true // systemd makes units of fstab
-				return w.replace(fstabPath, strings.NewReader(text), attributes{mode: 0o644})
+				return w.edit(fstabPath, a, func(now string) string {
+					text, _ := withoutSwap(now)
+					return text
+				})
 			},
 		})
 	}
@@ -55,6 +58,39 @@ func (v *view) planSwap(s *Swap) ([]action, error) {
 		})
 	}
 	return actions, nil
+}
+
+// stopSwapServices masks what would turn swap on again, after it has put its
+// swap away.
+func (v *view) stopSwapServices() []action {
+	var actions []action
+	for _, name := range swapServices {
+		is := v.units[name]
+		if v.container || is.load != "loaded" {
+			continue
+		}
+		actions = append(actions, one(Change{Action: "disable", Detail: "stop and mask " + name + ", which turns swap on"}, func(ctx context.Context, w *writer) error {
+			if is.up() {
+				if err := w.run(ctx, "systemctl", "stop", "--", name); err != nil {
+					return err
+				}
+			}
+			w.reloadLast = true
+			return w.run(ctx, "systemctl", "--no-reload", "mask", "--", name)
+		})...)
+	}
+	return actions
+}
+
+// swapOff turns off what is still on: a service that was stopped has put its
+// own away.
+func swapOff(ctx context.Context, w *writer) error {
+	for _, device := range w.view.swapDevices() {
+		if err := w.run(ctx, "swapoff", "--", device); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (v *view) swapDevices() []string {
@@ -74,14 +110,6 @@ func (v *view) swapUnits() bool {
 		}
 	}
 	return false
-}
-
-func (v *view) fstab() string {
-	text, err := os.ReadFile(v.at(fstabPath))
-	if err != nil {
-		return ""
-	}
-	return string(text)
 }
 
 // withoutSwap makes comments of fstab's swap lines and counts them.

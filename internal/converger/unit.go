@@ -35,15 +35,18 @@ func (v *view) planUnit(u *Unit) ([]action, error) {
 	}
 	is := v.units[u.Name]
 	if (is.load == "" || is.load == "not-found") && !u.Masked && !v.unitPlanned(u.Name) {
-		if !u.Enabled && !u.Running {
+		if !u.Enabled && !u.Running { // or as it is
 			return nil, nil
 		}
 		return nil, errors.New("systemd knows no such unit")
 	}
 	p := unitPlan{view: v, unit: u, is: is}
-	if u.Masked {
+	switch {
+	case u.Masked:
 		p.mask()
-	} else {
+	case u.AsIs:
+		p.use()
+	default:
 		p.enable()
 		p.run()
 	}
@@ -81,12 +84,12 @@ func (p *unitPlan) add(verb, detail string, make func(ctx context.Context, w *wr
 }
 
 // up reports whether the unit runs or is being started.
-func (p *unitPlan) up() bool {
-	return slices.Contains([]string{"active", "activating", "reloading", "refreshing"}, p.is.active)
+func (u unitState) up() bool {
+	return slices.Contains([]string{"active", "activating", "reloading", "refreshing"}, u.active)
 }
 
 func (p *unitPlan) mask() {
-	if p.up() {
+	if p.is.up() {
 		p.add("stop", "", p.change("stop"))
 	}
 	if p.is.file != "masked" {
@@ -108,10 +111,22 @@ func (p *unitPlan) enable() {
 	}
 }
 
+// use has what runs already use what changes.
+func (p *unitPlan) use() {
+	restart, reload := p.reason(p.unit.RestartOn, restartVerb), p.reason(p.unit.ReloadOn, reloadVerb)
+	switch {
+	case !p.is.up():
+	case restart != "":
+		p.add("restart", restart, p.change("restart"))
+	case reload != "":
+		p.add("reload", reload, p.change("reload"))
+	}
+}
+
 func (p *unitPlan) run() {
 	restart, reload := p.reason(p.unit.RestartOn, restartVerb), p.reason(p.unit.ReloadOn, reloadVerb)
 	switch {
-	case p.unit.Running && !p.up():
+	case p.unit.Running && !p.is.up():
 		detail := ""
 		if p.is.active == "failed" {
 			detail = "it has failed: " + p.is.result
@@ -122,13 +137,11 @@ func (p *unitPlan) run() {
 			verb = "restart"
 		}
 		p.add("start", detail, p.change(verb))
-	case p.unit.Running && restart != "":
-		p.add("restart", restart, p.change("restart"))
-	case p.unit.Running && reload != "":
-		p.add("reload", reload, p.change("reload"))
-	case !p.unit.Running && p.up():
+	case p.unit.Running && (restart != "" || reload != ""):
+		p.use()
+	case !p.unit.Running && p.is.up():
 		p.add("stop", "", p.change("stop"))
-	case p.is.stale && len(p.actions) == 0 && p.up():
+	case p.is.stale && len(p.actions) == 0 && p.is.up():
 		p.add("update", "systemd reads its unit file again", func(ctx context.Context, w *writer) error {
 			w.reloadFirst = true
 			return w.daemonReload(ctx)

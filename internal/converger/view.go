@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,10 +25,11 @@ const (
 
 // view is all that planning has: it reads the machine and cannot change it.
 type view struct {
-	root    string
-	state   State
-	queries queries
-	planned map[string]bool // IDs of resources planned to change so far
+	root         string
+	state        State
+	queries      queries
+	planned      map[string]bool // IDs of resources planned to change so far
+	synchronised func() (bool, error)
 
 	container bool
 	digests   *digests
@@ -44,7 +46,7 @@ type view struct {
 }
 
 func observe(root string, p programs, s State) *view {
-	return &view{root: root, state: s, queries: queries{p}, planned: map[string]bool{}}
+	return &view{root: root, state: s, queries: queries{p}, planned: map[string]bool{}, synchronised: synchronised}
 }
 
 // gather reads at once what takes long or serves many resources.
@@ -57,11 +59,15 @@ func (v *view) gather(ctx context.Context) {
 	var units, packages []string
 	var wait sync.WaitGroup
 	for _, r := range v.state.Resources {
+		if r.Unless != nil {
+			units = append(units, r.Unless.UnitsUp...)
+		}
 		switch {
 		case r.Unit != nil:
 			units = append(units, r.Unit.Name)
 		case r.Swap != nil:
 			units = append(units, swapTarget)
+			units = append(units, swapServices...)
 		case r.Package != nil:
 			packages = append(packages, r.Package.Name)
 		case r.Binary != nil:
@@ -76,6 +82,15 @@ func (v *view) gather(ctx context.Context) {
 		wait.Go(func() { v.packages, v.packagesErr = v.queries.packages(ctx, packages) })
 	}
 	wait.Wait()
+}
+
+// unless reports whether the resource is not wanted on this machine. What cannot
+// be known is no reason: reading the units fails again where it is told.
+func (v *view) unless(u *Unless) bool {
+	if u == nil {
+		return false
+	}
+	return u.Container && v.container || slices.ContainsFunc(u.UnitsUp, func(name string) bool { return v.units[name].up() })
 }
 
 // at is where a path of the machine lies for this process.

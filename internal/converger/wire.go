@@ -18,18 +18,29 @@ type State struct {
 
 // Resource is one desired item: exactly one of the pointers is set.
 type Resource struct {
-	Tags      []string   `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
-	File      *File      `json:"file,omitempty"`
-	Directory *Directory `json:"directory,omitempty"`
-	Absent    *Absent    `json:"absent,omitempty"`
-	Link      *Link      `json:"link,omitempty"`
-	Binary    *Binary    `json:"binary,omitempty"`
-	Sysctl    *Sysctl    `json:"sysctl,omitempty"`
-	Module    *Module    `json:"module,omitempty"`
-	Swap      *Swap      `json:"swap,omitempty"`
-	Hostname  *Hostname  `json:"hostname,omitempty"`
-	Package   *Package   `json:"package,omitempty"`
-	Unit      *Unit      `json:"unit,omitempty"`
+	Tags      []string        `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
+	File      *File           `json:"file,omitempty"`
+	Directory *Directory      `json:"directory,omitempty"`
+	Absent    *Absent         `json:"absent,omitempty"`
+	Link      *Link           `json:"link,omitempty"`
+	Binary    *Binary         `json:"binary,omitempty"`
+	Sysctl    *Sysctl         `json:"sysctl,omitempty"`
+	Module    *Module         `json:"module,omitempty"`
+	Swap      *Swap           `json:"swap,omitempty"`
+	Hostname  *Hostname       `json:"hostname,omitempty"`
+	Package   *Package        `json:"package,omitempty"`
+	Unit      *Unit           `json:"unit,omitempty"`
+	Block     *Block          `json:"block,omitempty"`
+	Keys      *AuthorizedKeys `json:"authorized_keys,omitempty"`
+	Clock     *Clock          `json:"clock,omitempty"`
+	// Unless names where the resource is not wanted; there it is left alone.
+	Unless *Unless `json:"unless,omitempty"`
+}
+
+// Unless holds where one of its conditions does.
+type Unless struct {
+	Container bool     `json:"container,omitempty"` // the kernel is somebody else's
+	UnitsUp   []string `json:"units_up,omitempty"`  // one of these units runs
 }
 
 // File is a regular file with exactly this content. It is replaced atomically.
@@ -40,6 +51,9 @@ type File struct {
 	Owner   string `json:"owner,omitempty"`  // user name; default root
 	Group   string `json:"group,omitempty"`  // group name; default root
 	Secret  bool   `json:"secret,omitempty"` // content is never shown
+	// Check is a program with its arguments that must take the content before it
+	// is put in place; the argument {} stands for a file that holds it.
+	Check []string `json:"check,omitempty"`
 	// KeepIf: where this path exists, an existing File.Path is left as it is
 	// (content not compared), because what it says is no longer read.
 	KeepIf string `json:"keep_if,omitempty"`
@@ -62,7 +76,28 @@ type Absent struct {
 type Link struct {
 	Path   string `json:"path"`
 	Target string `json:"target"`
+	// MustLead: a target that is not there is an error.
+	MustLead bool `json:"must_lead,omitempty"`
 }
+
+// Block is lines of ours in a file that others write too: between two marks,
+// where they were, else at its end. No lines, no block.
+type Block struct {
+	Path    string   `json:"path"`
+	Lines   []string `json:"lines"`
+	Mode    uint32   `json:"mode"`               // of a file that is made; one that is there keeps its own
+	IfThere bool     `json:"if_there,omitempty"` // a file that is not there is not made
+}
+
+// AuthorizedKeys are who may log in as a user. Keys that were ours and are no
+// longer listed are removed; those of others are left alone and told.
+type AuthorizedKeys struct {
+	User string   `json:"user"`
+	Keys []string `json:"keys"` // as in authorized_keys, without options; at least one
+}
+
+// Clock is looked at only: one that nobody keeps synchronised is told.
+type Clock struct{}
 
 // Binary is an executable whose content has this digest. It is taken from the
 // machine's cache, where the fleet has put it under its digest.
@@ -85,7 +120,7 @@ type Module struct {
 	Name string `json:"name"`
 }
 
-// Swap off: now, in fstab and by units.
+// Swap off: now, in fstab, and by units that would turn it on at boot.
 type Swap struct {
 	Off bool `json:"off"`
 }
@@ -110,6 +145,9 @@ type Unit struct {
 	RestartOn []string `json:"restart_on,omitempty"` // IDs of earlier resources, e.g. "file /etc/x"
 	ReloadOn  []string `json:"reload_on,omitempty"`
 	Masked    bool     `json:"masked,omitempty"`
+	// AsIs: whether it is enabled and runs is not ours to say; where it runs it is
+	// restarted and reloaded all the same.
+	AsIs bool `json:"as_is,omitempty"`
 }
 
 // Change is one line of the converger's output: a difference between observed

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,13 +21,16 @@ type writer struct {
 	selected map[string]bool // IDs of resources that are changed
 	done     map[string]error
 	pending  pending
+	emit     func(Change) // tells of what takes long
+	lockWait time.Duration
+	refused  map[string]error // packages that cannot be had
 
 	reloadFirst bool // unit files changed: systemd must read them before a unit is started
 	reloadLast  bool // units were enabled: systemd must read that before it is asked again
 }
 
 func newWriter(v *view, p programs, actions []action) *writer {
-	w := &writer{view: v, programs: p, selected: map[string]bool{}, done: map[string]error{},
+	w := &writer{view: v, programs: p, selected: map[string]bool{}, done: map[string]error{}, refused: map[string]error{}, emit: func(Change) {}, lockWait: lockWait,
 		pending: v.pending.clone(), reloadFirst: v.pending.DaemonReload}
 	for _, a := range actions {
 		if a.make != nil {
@@ -191,6 +195,12 @@ func (w *writer) cleanLeftovers() {
 			dirs[filepath.Dir(r.Link.Path)] = true
 		case r.Binary != nil:
 			dirs[filepath.Dir(r.Binary.Path)] = true
+		case r.Block != nil:
+			dirs[filepath.Dir(r.Block.Path)] = true
+		case r.Keys != nil:
+			if owner, err := w.view.account(r.Keys.User); err == nil {
+				dirs[filepath.Join(owner.home, ".ssh")] = true
+			}
 		case r.Hostname != nil, r.Swap != nil:
 			dirs["/etc"] = true
 		}

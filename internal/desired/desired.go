@@ -5,6 +5,7 @@ package desired
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
@@ -13,16 +14,20 @@ import (
 // The tags that select resources of one concern.
 const (
 	TagOS  = "os"
+	TagSSH = "ssh"
 	TagHA  = "ha"
 	TagK3s = "k3s"
 )
 
 // Inputs is what the desired state needs beside the settings.
 type Inputs struct {
-	Token        string // cluster token agreed beforehand; secret
-	BinarySHA256 string // hex digest of the K3s binary for the machine's architecture
-	BinarySource string // path on the machine the binary is installed from
-	Interface    string // network interface that holds the machine's address; servers need it for the VIP
+	// AuthorizedKeys are who may log in, as lines of authorized_keys; among them
+	// the key k3lab logs in with.
+	AuthorizedKeys []string
+	Token          string // cluster token agreed beforehand; secret
+	BinarySHA256   string // hex digest of the K3s binary for the machine's architecture
+	BinarySource   string // path on the machine the binary is installed from
+	Interface      string // network interface that holds the machine's address; servers need it for the VIP
 	// Bootstrap makes this server begin a new cluster. It may be set for one
 	// server only, and only while no server has a datastore.
 	Bootstrap bool
@@ -35,6 +40,7 @@ type Inputs struct {
 func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error) {
 	s := converger.State{Machine: m.Name}
 	s.Resources = append(s.Resources, operatingSystem(lab, m)...)
+	s.Resources = append(s.Resources, secureShell(lab, in)...)
 	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() {
 		s.Resources = append(s.Resources, virtualAddress(lab, m, in)...)
 	}
@@ -43,7 +49,21 @@ func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error
 		return converger.State{}, fmt.Errorf("%s: %w", m.Name, err)
 	}
 	s.Resources = append(s.Resources, k3s...)
+	s.Resources = once(s.Resources)
 	return s, nil
+}
+
+// once drops packages that stand there already: the settings may list one that
+// is needed anyway.
+func once(resources []converger.Resource) []converger.Resource {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(resources, func(r converger.Resource) bool {
+		again := r.Package != nil && seen[r.Package.Name]
+		if r.Package != nil {
+			seen[r.Package.Name] = true
+		}
+		return again
+	})
 }
 
 func tagged(tag string, resources ...converger.Resource) []converger.Resource {

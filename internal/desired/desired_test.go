@@ -41,14 +41,17 @@ func lab() *config.Lab {
 			PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
 			Disable: []string{"traefik", "servicelb"},
 		},
+		Access: config.Access{User: "k3lab", HardenSSHD: true},
+		OS:     config.OS{Timezone: "Europe/Zurich", UnattendedUpgrades: true, JournaldMaxMiB: 500},
 	}
+	l.Machines[0].Hypervisor, l.Machines[2].Hypervisor, l.Machines[3].Hypervisor = "pve1", "pve2", config.HypervisorNone
 	l.Machines[2].Taints = []string{"quorum-only=true:NoSchedule"}
 	l.Machines[3].Labels = map[string]string{"zone": "attic", "disk": "ssd"}
 	return l
 }
 
 func inputs() desired.Inputs {
-	return desired.Inputs{Token: "s3cret", BinarySHA256: strings.Repeat("ab", 32), BinarySource: "/cache/k3s", Interface: "eth0"}
+	return desired.Inputs{AuthorizedKeys: []string{"ssh-ed25519 AAAA me@desk", "ssh-ed25519 BBBB k3lab"}, Token: "s3cret", BinarySHA256: strings.Repeat("ab", 32), BinarySource: "/cache/k3s", Interface: "eth0"}
 }
 
 func TestNodeGolden(t *testing.T) {
@@ -66,6 +69,15 @@ func TestNodeGolden(t *testing.T) {
 			l.Network.VIP, l.Network.VIPName, l.K3s.CNI = netip.Addr{}, "", "none"
 			l.K3s.ServerConfig = map[string]any{"etcd-expose-metrics": true}
 			in.Bootstrap = true
+		}},
+		"other-os": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
+			l.OS = config.OS{Timezone: "Etc/UTC", Packages: []string{"chrony", "nfs-common"}, JournaldMaxMiB: 64, Banner: "Authorized use only\n"}
+			l.Access.HardenSSHD = false
+			l.Network.SearchDomain = "home.arpa"
+			l.Machines[4].Enabled = false
+		}},
+		"time-servers": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
+			l.Network.NTPServers = []string{"192.0.2.1", "time.example.org"}
 		}},
 	}
 	for name, tt := range tests {

@@ -55,12 +55,15 @@ type machines interface {
 // converge brings every node's machine to its desired state and has K3s started
 // on all of them as early as it can be.
 type converge struct {
-	lab      *config.Lab
-	machines machines
-	supplies *supplies
-	keyFile  string                                          // to log in with; infra makes it
-	healthy  func(ctx context.Context, machine string) error // waits until that member is whole again
-	timeout  time.Duration                                   // for a machine to boot
+	lab        *config.Lab
+	machines   machines
+	supplies   *supplies
+	keyFile    string                                          // to log in with; infra makes it
+	authorized func() ([]string, error)                        // who may log in
+	healthy    func(ctx context.Context, machine string) error // waits until that member is whole again
+	timeout    time.Duration                                   // for a machine to boot
+
+	notices notices
 
 	mu   sync.Mutex
 	seen map[string]converger.Facts // what plan has read
@@ -71,17 +74,17 @@ func (c *converge) Title() string { return "Machines and K3s" }
 // Plan reads all machines at once. One that does not answer is deferred: it may
 // be there only after the steps before are applied. A K3s binary that was given
 // is verified in any case, so that a wrong one is refused before anything is made.
-func (c *converge) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, error) {
+func (c *converge) Plan(ctx context.Context, r report.Reporter) ([]step.Change, error) {
 	given := make(chan error, 1)
 	go func() { given <- c.supplies.verifyGiven(ctx, c.lab.Nodes()) }()
-	changes, err := c.read(ctx)
+	changes, err := c.read(ctx, r)
 	if refused := <-given; refused != nil {
 		return nil, refused
 	}
 	return changes, err
 }
 
-func (c *converge) read(ctx context.Context) ([]step.Change, error) {
+func (c *converge) read(ctx context.Context, r report.Reporter) ([]step.Change, error) {
 	nodes := c.lab.Nodes()
 	quiet := make([]error, len(nodes))
 	c.seen = map[string]converger.Facts{}
@@ -103,7 +106,7 @@ func (c *converge) read(ctx context.Context) ([]step.Change, error) {
 		return nil, err
 	}
 	start := c.beginning()
-	changes := make([][]step.Change, len(nodes))
+	changes, all := make([][]step.Change, len(nodes)), make([][]converger.Change, len(nodes))
 	err = each(ctx, nodes, func(i int, m *config.Machine) error {
 		facts, known := c.seen[m.Name]
 		reason := ""
@@ -125,9 +128,10 @@ func (c *converge) read(ctx context.Context) ([]step.Change, error) {
 		if err != nil {
 			return err
 		}
-		changes[i] = asChanges(m.Name, found)
+		changes[i], all[i] = asChanges(m.Name, found), found
 		return nil
 	})
+	c.notices.plan(r, nodes, all)
 	return slices.Concat(changes...), err
 }
 
@@ -145,7 +149,7 @@ func deferred(m *config.Machine, reason string) step.Change {
 
 // Apply works on all machines at once; each goes as far as it can on its own.
 func (c *converge) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
-	r := &rollout{converge: c, w: w, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), ready: newSignal(), started: newSignal()}
+	r := &rollout{converge: c, w: noticing{w, &c.notices}, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), ready: newSignal(), started: newSignal()}
 	for _, ch := range changes {
 		r.planned[ch.Object] = append(r.planned[ch.Object], ch)
 	}
@@ -234,12 +238,17 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
 			"none of the machine's network interfaces has its address %s", m.IP)
 	}
+	keys, err := c.authorized()
+	if err != nil {
+		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at access in ansible/group_vars/all.yaml", "who may log in: %w", err)
+	}
 	in := desired.Inputs{
-		Token:        c.supplies.token,
-		BinarySHA256: binary.SHA256,
-		BinarySource: fleet.Pushed(binary.SHA256),
-		Interface:    device,
-		Bootstrap:    b.bootstrap == m.Name,
+		AuthorizedKeys: keys,
+		Token:          c.supplies.token,
+		BinarySHA256:   binary.SHA256,
+		BinarySource:   fleet.Pushed(binary.SHA256),
+		Interface:      device,
+		Bootstrap:      b.bootstrap == m.Name,
 	}
 	if !in.Bootstrap {
 		in.JoinURL = c.joinURL(m, b)

@@ -134,7 +134,7 @@ func (w *world) step(t *testing.T) *converge {
 		return cluster.Binary{Path: "k3s", SHA256: strings.Repeat("0", 64)}, nil
 	}
 	return &converge{
-		lab: lab, machines: w, keyFile: key, timeout: 50 * time.Millisecond,
+		lab: lab, machines: w, authorized: func() ([]string, error) { return []string{"ssh-ed25519 AAAA k3lab"}, nil }, keyFile: key, timeout: 50 * time.Millisecond,
 		supplies: &supplies{token: "t", found: map[string]func() (cluster.Binary, error){"amd64": given}},
 		healthy: func(_ context.Context, machine string) error {
 			w.mu.Lock()

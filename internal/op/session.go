@@ -176,9 +176,14 @@ func (s *session) steps(timeout time.Duration) step.Sequence {
 	watch := s.watch(timeout)
 	return step.Sequence{
 		provision{infra.Provision(s.infra), s},
-		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), healthy: watch.member, timeout: timeout},
+		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized, healthy: watch.member, timeout: timeout},
 		watch,
 	}
+}
+
+// authorized are who may log in: the settings' keys and the one k3lab logs in with.
+func (s *session) authorized() ([]string, error) {
+	return tfprovider.AuthorizedKeys(s.keyFile(), s.lab.Access.PublicKeys)
 }
 
 // checkNodes refuses what no operation on the cluster can work with.

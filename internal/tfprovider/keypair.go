@@ -158,6 +158,16 @@ func line(k ssh.PublicKey) string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) + " k3lab"
 }
 
+// AuthorizedKeys are who may log in to the machines, as lines of authorized_keys:
+// the user's own keys, and the public half of the private key k3lab logs in with.
+func AuthorizedKeys(privateKeyFile string, users []string) ([]string, error) {
+	public, err := publicOf(privateKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return authorized(users, public)
+}
+
 // authorized is who may log in: the user's own keys first, then the key pair's.
 func authorized(users []string, public ssh.PublicKey) ([]string, error) {
 	seen := map[string]bool{}

@@ -42,16 +42,16 @@ func packages() []string {
 		"systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "procps", "kmod", "curl", "ca-certificates",
 		"python3", "python3-apt",
 		"iproute2", "iptables", "nftables", "ethtool", "conntrack", "socat", "iputils-ping", "iputils-arping", "keepalived",
-		"e2fsprogs", "util-linux-extra",
+		"e2fsprogs", "util-linux-extra", "nfs-common", "tzdata", "unattended-upgrades",
 	}
 }
 
 // units that make no sense on a shared kernel, or would cost time at boot.
 func masked() []string {
 	return []string{
-		"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+		"dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
 		"getty@tty1.service", "getty-static.service", "console-getty.service",
-		"proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "systemd-binfmt.service", "systemd-modules-load.service",
+		"run-rpc_pipefs.mount", "proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "systemd-binfmt.service", "systemd-modules-load.service",
 		"systemd-pstore.service", "systemd-random-seed.service",
 		"sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
 	}
