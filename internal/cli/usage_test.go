@@ -25,6 +25,30 @@ func TestWrongUsage(t *testing.T) {
 			[]string{"kubeconfig", "--use"},
 			`k3lab: --use concerns the file that --merge names, and none is named (try: k3lab kubeconfig --merge ~/.kube/config --use)`,
 		},
+		"a person without a role": {
+			[]string{"kubeconfig", "--user", "anna"},
+			`k3lab: which role the person gets is not said: viewer, operator or admin (try: k3lab kubeconfig --user anna --role viewer)`,
+		},
+		"a role without a person": {
+			[]string{"kubeconfig", "--role", "viewer"},
+			`k3lab: --role and --output concern the person that --user names, and none is named (try: k3lab kubeconfig --user NAME --role viewer)`,
+		},
+		"a role there is not": {
+			[]string{"kubeconfig", "--user", "anna", "--role", "root"},
+			`k3lab: root: there is no role of that name (try: --role viewer, operator or admin)`,
+		},
+		"a name of Kubernetes' own": {
+			[]string{"kubeconfig", "--user", "system:admin", "--role", "viewer"},
+			`k3lab: system:admin: a person's name is a to z, 0 to 9 and . _ @ - between, at most 63 characters (try: --user anna, or --user anna@example.org)`,
+		},
+		"a lifetime no cluster signs": {
+			[]string{"kubeconfig", "--user", "anna", "--role", "viewer", "--lifetime", "5m"},
+			`k3lab: 5m0s: a certificate lives from 10m to 8760h (try: --lifetime 12h)`,
+		},
+		"issue and withdraw": {
+			[]string{"kubeconfig", "--user", "anna", "--revoke", "anna"},
+			`k3lab: --user, --revoke, --list and --merge exclude each other (try: one of them)`,
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

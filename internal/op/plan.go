@@ -23,5 +23,5 @@ func Plan(ctx context.Context, opts LabOptions) (_ step.Plan, err error) {
 	if err := s.lock("plan"); err != nil {
 		return nil, err
 	}
-	return s.steps(DefaultTimeout).Plan(ctx, opts.Reporter)
+	return s.steps(s.watch(DefaultTimeout)).Plan(ctx, opts.Reporter)
 }

@@ -172,12 +172,12 @@ func (s *supplies) verifyGiven(ctx context.Context, nodes []*config.Machine) err
 }
 
 // steps is the story of up: what plan shows, in the order it is applied.
-func (s *session) steps(timeout time.Duration) step.Sequence {
-	watch := s.watch(timeout)
+func (s *session) steps(watch *watch) step.Sequence {
 	return step.Sequence{
 		provision{infra.Provision(s.infra), s},
-		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized, healthy: watch.member, timeout: timeout},
+		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized, healthy: watch.member, timeout: watch.timeout},
 		watch,
+		policies{s, watch},
 	}
 }
 

@@ -45,7 +45,8 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := s.lock("up"); err != nil {
 		return nil, err
 	}
-	steps := s.steps(opts.Timeout)
+	watch := s.watch(opts.Timeout)
+	steps := s.steps(watch)
 	plan, err := steps.Plan(ctx, opts.Reporter)
 	if err != nil {
 		return nil, err
@@ -60,6 +61,6 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := steps.Apply(ctx, opts.Reporter, plan); err != nil {
 		return nil, err
 	}
-	result.Status = s.status(steps[len(steps)-1].(*watch).health, s.k3sVersion(ctx))
+	result.Status = s.status(watch.health, s.k3sVersion(ctx))
 	return result, nil
 }

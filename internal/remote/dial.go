@@ -129,6 +129,10 @@ func dialOnce(ctx context.Context, o Options) (*Client, error) {
 		sshConn.Close()
 		return nil, err
 	}
+	if !stop() { // given up at the last moment: the connection is being closed
+		sshConn.Close()
+		return nil, context.Cause(ctx)
+	}
 	return newClient(ssh.NewClient(sshConn, channels, requests), o), nil
 }
 

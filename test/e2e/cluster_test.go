@@ -74,6 +74,8 @@ func TestCluster(t *testing.T) {
 	})
 	l.phase("terraform by hand finds nothing to change", func(t *testing.T) { terraformByHand(t, l) })
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
+	l.phase("people may do what their role says", func(t *testing.T) { people(t, l) })
+	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
