@@ -13,6 +13,8 @@ import (
 const Protocol = 1
 
 const usage = `usage: k3lab-converger plan|apply|facts < request.json
+       k3lab-converger confirm|revert ID
+       k3lab-converger watch
        k3lab-converger digest PATH...
        k3lab-converger version`
 
@@ -53,6 +55,12 @@ func command(ctx context.Context, c *Converger, args []string, stdin io.Reader, 
 			return err
 		}
 		return out.Encode(facts)
+	case verb == "confirm" && len(args) == 2:
+		return settled(out)(c.Confirm(ctx, args[1]))
+	case verb == "revert" && len(args) == 2:
+		return settled(out)(c.Revert(ctx, args[1]))
+	case verb == "watch" && len(args) == 1:
+		return c.Watch(ctx, notifyReady, func(line string) { fmt.Fprintln(text, line) })
 	case verb == "digest" && len(args) > 1:
 		for _, path := range args[1:] {
 			sum, err := c.Digest(path)
@@ -67,6 +75,16 @@ func command(ctx context.Context, c *Converger, args []string, stdin io.Reader, 
 		return nil
 	}
 	return errUsage
+}
+
+// settled tells how a guard ended.
+func settled(out *json.Encoder) func(GuardOutcome, error) error {
+	return func(o GuardOutcome, err error) error {
+		if err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+		return out.Encode(o)
+	}
 }
 
 // converge runs plan or apply. A reader that is gone stops it: nobody would

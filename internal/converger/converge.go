@@ -32,6 +32,10 @@ type action struct {
 	make func(ctx context.Context, w *writer) error
 	// needs are resources that must not have failed before this is made.
 	needs []string
+	// guarded: made under a guard, which puts replaces back and runs undo.
+	guarded  bool
+	replaces []string
+	undo     []undo
 }
 
 // Plan emits what apply would change. It changes nothing.
@@ -67,6 +71,13 @@ func (c *Converger) Apply(ctx context.Context, q Request, emit func(Change)) err
 		return err
 	}
 	defer unlock()
+	unlockGuard := func() {}
+	if q.guarded() {
+		if unlockGuard, err = lockGuard(ctx, c.root); err != nil {
+			return err
+		}
+		defer unlockGuard()
+	}
 	v := observe(c.root, c.programs, q.State)
 	actions := slices.DeleteFunc(v.plan(ctx, q), func(a action) bool {
 		return a.make != nil && q.Only != nil && !slices.Contains(q.Only, a.Resource)
@@ -76,33 +87,43 @@ func (c *Converger) Apply(ctx context.Context, q Request, emit func(Change)) err
 	}
 	w := newWriter(v, c.programs, actions)
 	w.emit, w.lockWait = emit, c.lockWait
-	return w.apply(ctx, actions, emit)
+	return w.apply(ctx, actions, newGuarding(actions, unlockGuard), emit)
 }
 
-func (w *writer) apply(ctx context.Context, actions []action, emit func(Change)) error {
+func (w *writer) apply(ctx context.Context, actions []action, g *guarding, emit func(Change)) error {
 	w.cleanLeftovers()
 	if err := w.recordPending(actions); err != nil {
 		return err
 	}
 	failed := map[string]bool{}
-	for _, a := range actions {
+	for i, a := range actions {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		change := a.Change
-		if a.make != nil {
+		switch {
+		case a.guarded && a.make != nil:
+			change = w.guardedOne(ctx, g, a, actions, failed)
+		case a.make != nil:
 			change = w.one(ctx, a, failed)
 		}
 		if change.Error != "" {
 			failed[a.Resource] = true
 		}
 		emit(change)
+		if i == g.last && g.guard != nil {
+			asked := w.endGuard(ctx, g)
+			failed[guardID] = asked.Error != ""
+			emit(asked)
+		}
 	}
 	if err := w.finish(ctx); err != nil {
 		return err
 	}
-	if len(failed) > 0 {
-		return ErrFailed
+	for _, f := range failed {
+		if f {
+			return ErrFailed
+		}
 	}
 	return nil
 }
@@ -157,7 +178,14 @@ func (v *view) plan(ctx context.Context, q Request) []action {
 			continue
 		}
 		more, err := v.planResource(r)
+		if r.Guarded {
+			v.markGuarded(r, more)
+		}
 		add(r.ID(), more, err)
+	}
+	if q.guarded() {
+		more, err := v.planGuard()
+		add(guardID, more, err)
 	}
 	if len(q.Tags) == 0 {
 		for _, key := range v.unwantedSysctls() {

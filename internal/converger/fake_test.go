@@ -22,6 +22,8 @@ type fakeMachine struct {
 	mu   sync.Mutex
 	// before is called before each program does its work.
 	before func(args []string)
+	// refuse returns the error with which a program fails without doing anything.
+	refuse func(args []string) error
 	ran    []string // programs that change something
 }
 
@@ -131,6 +133,11 @@ func (f *fakeMachine) run(_ context.Context, _ []string, args ...string) ([]byte
 	if f.before != nil {
 		f.before(args)
 	}
+	if f.refuse != nil {
+		if err := f.refuse(args); err != nil {
+			return nil, err
+		}
+	}
 	s := f.load()
 	out, err := f.answer(&s, args)
 	if reads := []string{"show", "dpkg-query", "journalctl"}; !slices.Contains(reads, args[0]) && !slices.Contains(reads, args[1]) {
@@ -191,7 +198,7 @@ func (f *fakeMachine) answer(s *fakeState, args []string) (string, error) {
 // config is what a process that starts now reads.
 func (f *fakeMachine) config() map[string]string {
 	uses := map[string]string{}
-	for _, path := range []string{"/etc/k3s/config.yaml", "/usr/local/bin/k3s"} {
+	for _, path := range []string{"/etc/k3s/config.yaml", "/usr/local/bin/k3s", "/etc/ssh/sshd_config"} {
 		uses[path] = f.read(path)
 	}
 	return uses
@@ -234,7 +241,10 @@ func (f *fakeMachine) unitVerb(u *fakeUnit, verb string, args []string) error {
 			u.Starts++
 		}
 		u.Active, u.Sub = "active", "running"
-	case "reload":
+	case "reload", "try-reload-or-restart":
+		if u.FailsWith != "" {
+			return &programError{args: args, code: 1, stderr: u.FailsWith}
+		}
 		u.Uses = f.config()
 	case "stop":
 		u.Active, u.Sub = "inactive", "dead"

@@ -87,6 +87,9 @@ func (q Request) validate() error {
 }
 
 func (r Resource) validate() error {
+	if r.Guarded && r.File == nil && r.Directory == nil && r.Absent == nil && r.Link == nil && r.Unit == nil {
+		return errors.New("cannot be put back, so it cannot be guarded")
+	}
 	switch {
 	case r.File != nil:
 		return errors.Join(absolute(r.File.Path), mode(r.File.Mode), checkable(r.File.Check))

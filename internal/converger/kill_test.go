@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	childRoot = "K3LAB_TEST_CONVERGER_ROOT" // makes the test binary a converger
-	childKill = "K3LAB_TEST_CONVERGER_KILL" // the program before which it kills itself, counted from 1
+	childRoot    = "K3LAB_TEST_CONVERGER_ROOT"    // makes the test binary a converger
+	childGuarded = "K3LAB_TEST_CONVERGER_GUARDED" // makes it apply the guarded state
+	childKill    = "K3LAB_TEST_CONVERGER_KILL"    // the program before which it kills itself, counted from 1
 )
 
 // TestMain lets the test binary be the converger that is killed.
@@ -37,7 +38,11 @@ func TestMain(m *testing.M) {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 	}
-	if err := f.converger().Apply(context.Background(), killState(), func(Change) {}); err != nil {
+	q := killState()
+	if os.Getenv(childGuarded) != "" {
+		q = guardedState()
+	}
+	if err := f.converger().Apply(context.Background(), q, func(Change) {}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -131,17 +132,22 @@ func lock(ctx context.Context, root string) (unlock func(), err error) {
 	if err := os.MkdirAll(v.at(memoryDir), 0o755); err != nil {
 		return nil, (&writer{view: v}).explain(memoryDir, err)
 	}
-	f, err := os.OpenFile(v.at(lockPath), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, (&writer{view: v}).explain(lockPath, err)
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lockPatience, fmt.Errorf("another converger is at work on this machine, since more than %s", lockPatience))
 	defer cancel()
+	return flock(ctx, v, lockPath)
+}
+
+// flock locks a file of ours; what it waits for ends with its holder.
+func flock(ctx context.Context, v *view, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(v.at(path), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, (&writer{view: v}).explain(path, err)
+	}
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return func() { f.Close() }, nil
+			return sync.OnceFunc(func() { f.Close() }), nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()

@@ -5,6 +5,28 @@
 // It is linked into the static on-machine binary and, for its types, into
 // k3lab. Desired state goes in as one JSON document, changes come out as JSON
 // lines. Plan and apply share one path: apply is plan with a writer.
+//
+// # Guard
+//
+// A resource that is Guarded may lock the operator out when it is wrong: sshd's
+// configuration, the firewall. Mark all resources of such a change, also the unit
+// that is to be reloaded, and let them stand together. Apply then
+//
+//  1. saves what all of them replace, and how the old state is made active
+//     again, in /var/lib/k3lab/guard, and starts a watchdog (k3lab-guard.service);
+//     where that fails nothing guarded is changed;
+//  2. makes the guarded changes; where one fails, as a reload that refuses the
+//     file, all of them are put back at once;
+//  3. asks for a confirmation with a line that has Confirm, and goes on.
+//
+// Whoever drives the converger then makes a new connection and runs "confirm ID"
+// through it. It answers with a GuardOutcome; only Confirmed means that the change
+// stays. Without it the watchdog puts the old state back: after Confirm.Seconds,
+// and at once after a boot, before network and sshd are up. "revert ID" does it now.
+//
+// A guarded change that nobody has confirmed is a change of its own in a plan
+// ("guard"): applying takes it over and asks again, and what would be put back is
+// still the state that was confirmed last.
 package converger
 
 import "time"
@@ -18,7 +40,11 @@ type State struct {
 
 // Resource is one desired item: exactly one of the pointers is set.
 type Resource struct {
-	Tags      []string        `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
+	Tags []string `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
+	// Guarded: a mistake here may lock the operator out. What it replaces is
+	// saved first and put back by the machine itself unless a confirmation comes
+	// over a new connection. For files, directories, links, absences and units.
+	Guarded   bool            `json:"guarded,omitempty"`
 	File      *File           `json:"file,omitempty"`
 	Directory *Directory      `json:"directory,omitempty"`
 	Absent    *Absent         `json:"absent,omitempty"`
@@ -161,6 +187,15 @@ type Change struct {
 	Made     bool   `json:"made"`             // false: planned only
 	Error    string `json:"error,omitempty"`  // it could not be made, or the resource not be read
 	Notice   string `json:"notice,omitempty"` // not a change: e.g. a setting that belongs to the computer
+	// Confirm asks for the confirmation of the guarded changes made so far.
+	Confirm *Confirm `json:"confirm,omitempty"`
+}
+
+// Confirm says what to confirm, with "confirm ID" over a new connection, and how
+// long the machine waits before it puts the old state back.
+type Confirm struct {
+	ID      string `json:"id"`
+	Seconds int    `json:"seconds"`
 }
 
 // Request is what plan and apply take on stdin.

@@ -34,13 +34,21 @@ func (f *Fleet) Plan(ctx context.Context, machine string, q converger.Request) (
 
 // Apply makes changes on the machine, those of q.Only if it is given, and reports
 // each as it is made. It returns what was made, and notices, also beside an
-// error, which names every resource that failed.
+// error, which names every resource that failed. Guarded changes are confirmed
+// over a new connection; where that cannot be made it is an error, and the
+// machine is as it was before.
 func (f *Fleet) Apply(ctx context.Context, w step.Writer, machine string, q converger.Request) ([]converger.Change, error) {
-	return f.converge(ctx, machine, "apply", q, func(c converger.Change) {
+	confirm := &confirmations{fleet: f, ctx: ctx, w: w, machine: machine}
+	changes, err := f.converge(ctx, machine, "apply", q, func(c converger.Change) {
+		if c.Confirm != nil {
+			confirm.give(*c.Confirm)
+			return
+		}
 		if e, ok := event(machine, c); ok {
 			w.Report(e)
 		}
 	})
+	return changes, errors.Join(append(confirm.wait(), err)...)
 }
 
 // event tells of a change that was made; an error is told by who gets it.
@@ -84,7 +92,7 @@ func (f *Fleet) converge(ctx context.Context, machine, verb string, q converger.
 		if c.Error != "" {
 			failed = append(failed, fault.New(fault.Failed, machine, "", "%s: %s", c.Resource, c.Error))
 		}
-		if c.Error == "" || verb == "plan" && c.IsChange() {
+		if c.Error == "" && c.Confirm == nil || verb == "plan" && c.IsChange() {
 			changes = append(changes, c)
 		}
 		told(c)
