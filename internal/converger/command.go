@@ -60,7 +60,7 @@ func command(ctx context.Context, c *Converger, args []string, stdin io.Reader, 
 	case verb == "revert" && len(args) == 2:
 		return settled(out)(c.Revert(ctx, args[1]))
 	case verb == "watch" && len(args) == 1:
-		return c.Watch(ctx, notifyReady, func(line string) { fmt.Fprintln(text, line) })
+		return c.Watch(ctx, func() { notifyReady(ctx) }, func(line string) { fmt.Fprintln(text, line) })
 	case verb == "digest" && len(args) > 1:
 		for _, path := range args[1:] {
 			sum, err := c.Digest(path)

@@ -156,12 +156,12 @@ func (c *Converger) watchOnce(ctx context.Context) (time.Duration, error) {
 }
 
 // notifyReady tells systemd that the service is ready.
-func notifyReady() {
+func notifyReady(ctx context.Context) {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
 		return
 	}
-	if conn, err := net.Dial("unixgram", socket); err == nil { //nolint:gosec // systemd names the socket
+	if conn, err := new(net.Dialer).DialContext(ctx, "unixgram", socket); err == nil {
 		fmt.Fprint(conn, "READY=1")
 		conn.Close()
 	}
