@@ -63,9 +63,10 @@ func secureShell(lab *config.Lab, in Inputs) []converger.Resource {
 		conf = file(sshdPath, header+settings.String(), 0o600)
 		conf.File.Check = []string{"/bin/sh", "-c", sshdCheck, "{}"}
 	}
+	reload := converger.Resource{Unit: &converger.Unit{Name: sshUnit, AsIs: true, ReloadOn: []string{conf.ID()}}}
+	conf.Guarded, reload.Guarded = true, true // a new connection must prove that one can still log in
 	return tagged(TagSSH,
 		converger.Resource{Keys: &converger.AuthorizedKeys{User: lab.Access.User, Keys: in.AuthorizedKeys}},
-		banner, conf,
-		converger.Resource{Unit: &converger.Unit{Name: sshUnit, AsIs: true, ReloadOn: []string{conf.ID()}}},
+		banner, conf, reload,
 	)
 }
