@@ -32,11 +32,7 @@ func (c *checker) readNetwork(lab *Lab, root *node) {
 	n.TLSSANs = c.hosts(o, "tls_sans")
 	n.LoadBalancerPool = c.ranges(o, "load_balancer_pool")
 	n.Reserved = c.ranges(o, "reserved")
-	for _, e := range o.texts("admin_networks") {
-		if p := c.parseNetwork(e.node.text, e.key); p.IsValid() {
-			n.AdminNetworks = append(n.AdminNetworks, p)
-		}
-	}
+	n.AdminNetworks = c.networks(o, "admin_networks")
 }
 
 // ranges reads a list of ranges. An unreadable one keeps its place, so that the

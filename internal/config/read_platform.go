@@ -28,6 +28,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 	if _, _, ok := o.get("k3s"); ok {
 		lab.K3s = c.k3s(o.object("k3s"))
 	}
+	lab.Firewall = c.firewall(o.object("firewall"))
 	lab.OS = c.operatingSystem(o.object("os"))
 }
 

@@ -187,7 +187,7 @@ func platformShape() *shape {
 		),
 	}
 	return &shape{
-		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem},
+		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem, "firewall": firewallShape()},
 		other: foreignNames(
 			rename("lab_name", same, "cluster_name", "labname"),
 			elsewhere("k3s.version", "k3s_version"),

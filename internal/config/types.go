@@ -15,6 +15,7 @@ type Lab struct {
 	Access   Access
 	K3s      K3s
 	OS       OS
+	Firewall Firewall
 	// ServersSpread says whether servers may share a hypervisor.
 	ServersSpread Spread
 	// Sources says where each setting stands; nil in a Lab that was not loaded.

@@ -228,6 +228,8 @@ func (v *view) planResource(r Resource) ([]action, error) {
 		return v.planAuthorizedKeys(r.Keys)
 	case r.Clock != nil:
 		return v.planClock()
+	case r.Nftables != nil:
+		return v.planNftables(r.Nftables)
 	}
 	return nil, fmt.Errorf("says nothing this converger knows")
 }

@@ -139,6 +139,9 @@ func (v *view) markGuarded(r Resource, actions []action) {
 			a.replaces = []string{r.Link.Path}
 		case r.Unit != nil:
 			a.undo = unitUndo(r.Unit.Name, a.Change)
+		case r.Nftables != nil:
+			a.replaces = []string{r.Nftables.Path}
+			a.undo = []undo{tableUndo(r.Nftables, v.tables[r.Nftables.Table].is)}
 		}
 	}
 }

@@ -41,6 +41,8 @@ func (r Resource) ID() string {
 		return "authorized keys of " + r.Keys.User
 	case r.Clock != nil:
 		return "clock"
+	case r.Nftables != nil:
+		return "nftables " + r.Nftables.Table
 	}
 	return ""
 }
@@ -62,6 +64,7 @@ var (
 	sysctlKey   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_/-]*(\.[A-Za-z0-9_/-]+)+$`)
 	hostName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
 	userName    = regexp.MustCompile(`^[a-z_][-a-z0-9_]{0,31}$`)
+	tableName   = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 	hexDigest   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
@@ -87,7 +90,7 @@ func (q Request) validate() error {
 }
 
 func (r Resource) validate() error {
-	if r.Guarded && r.File == nil && r.Directory == nil && r.Absent == nil && r.Link == nil && r.Unit == nil {
+	if r.Guarded && r.File == nil && r.Directory == nil && r.Absent == nil && r.Link == nil && r.Unit == nil && r.Nftables == nil {
 		return errors.New("cannot be put back, so it cannot be guarded")
 	}
 	switch {
@@ -121,6 +124,11 @@ func (r Resource) validate() error {
 		return errors.Join(absolute(r.Block.Path), mode(r.Block.Mode), singleLines(r.Block.Lines))
 	case r.Keys != nil:
 		return r.Keys.validate()
+	case r.Nftables != nil:
+		if len(r.Nftables.Ruleset) > mostRules {
+			return fmt.Errorf("its rules have %d KiB, more than %d", len(r.Nftables.Ruleset)>>10, mostRules>>10)
+		}
+		return errors.Join(absolute(r.Nftables.Path), matches(tableName, r.Nftables.Table, "table name"))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,7 +31,13 @@ func (e *programError) Error() string {
 	if why == "" {
 		why = fmt.Sprintf("exit status %d", e.code)
 	}
-	return strings.Join(e.args[:min(len(e.args), 6)], " ") + ": " + why
+	args := slices.Clone(e.args[:min(len(e.args), 6)])
+	for i, a := range args {
+		if line, _, more := strings.Cut(a, "\n"); more {
+			args[i] = line + "…"
+		}
+	}
+	return strings.Join(args, " ") + ": " + why
 }
 
 // system runs programs for real.

@@ -37,6 +37,7 @@ type view struct {
 	users     names
 	groups    names
 
+	tables      map[string]*tableState
 	units       map[string]unitState
 	unitsErr    error
 	packages    map[string]string // name → dpkg's status, e.g. "ii"
@@ -58,6 +59,7 @@ func (v *view) gather(ctx context.Context) {
 	v.sysctls, v.modules = v.readSysctlFile(), v.readModulesFile()
 	var units, packages []string
 	var wait sync.WaitGroup
+	v.tables = map[string]*tableState{}
 	for _, r := range v.state.Resources {
 		if r.Unless != nil {
 			units = append(units, r.Unless.UnitsUp...)
@@ -70,6 +72,11 @@ func (v *view) gather(ctx context.Context) {
 			units = append(units, swapServices...)
 		case r.Package != nil:
 			packages = append(packages, r.Package.Name)
+		case r.Nftables != nil:
+			t := &tableState{}
+			v.tables[r.Nftables.Table] = t
+			wait.Go(func() { t.is, t.isErr = v.queries.table(ctx, r.Nftables.Table) })
+			wait.Go(func() { t.want, t.wantErr = v.queries.tableOf(ctx, r.Nftables) })
 		case r.Binary != nil:
 			// What fails here fails again, and is told, when the binary is planned.
 			wait.Go(func() { _, _ = v.digests.of(r.Binary.Path) })

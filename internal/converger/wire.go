@@ -43,7 +43,8 @@ type Resource struct {
 	Tags []string `json:"tags,omitempty"` // os, firewall, hardening, k3s, …: what --tags selects
 	// Guarded: a mistake here may lock the operator out. What it replaces is
 	// saved first and put back by the machine itself unless a confirmation comes
-	// over a new connection. For files, directories, links, absences and units.
+	// over a new connection. For files, directories, links, absences, units and
+	// nftables tables.
 	Guarded   bool            `json:"guarded,omitempty"`
 	File      *File           `json:"file,omitempty"`
 	Directory *Directory      `json:"directory,omitempty"`
@@ -59,6 +60,7 @@ type Resource struct {
 	Block     *Block          `json:"block,omitempty"`
 	Keys      *AuthorizedKeys `json:"authorized_keys,omitempty"`
 	Clock     *Clock          `json:"clock,omitempty"`
+	Nftables  *Nftables       `json:"nftables,omitempty"`
 	// Unless names where the resource is not wanted; there it is left alone.
 	Unless *Unless `json:"unless,omitempty"`
 }
@@ -174,6 +176,15 @@ type Unit struct {
 	// AsIs: whether it is enabled and runs is not ours to say; where it runs it is
 	// restarted and reloaded all the same.
 	AsIs bool `json:"as_is,omitempty"`
+}
+
+// Nftables is one table of family inet, and the file it is loaded from at boot (by
+// a unit). Other tables are not looked at.
+type Nftables struct {
+	Table string `json:"table"`
+	Path  string `json:"path"`
+	// Ruleset replaces the table in one transaction. Empty: neither table nor file.
+	Ruleset string `json:"ruleset,omitempty"`
 }
 
 // Change is one line of the converger's output: a difference between observed

@@ -13,10 +13,11 @@ import (
 
 // The tags that select resources of one concern.
 const (
-	TagOS  = "os"
-	TagSSH = "ssh"
-	TagHA  = "ha"
-	TagK3s = "k3s"
+	TagOS       = "os"
+	TagSSH      = "ssh"
+	TagFirewall = "firewall"
+	TagHA       = "ha"
+	TagK3s      = "k3s"
 )
 
 // Inputs is what the desired state needs beside the settings.
@@ -41,6 +42,7 @@ func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error
 	s := converger.State{Machine: m.Name}
 	s.Resources = append(s.Resources, operatingSystem(lab, m)...)
 	s.Resources = append(s.Resources, secureShell(lab, in)...)
+	s.Resources = append(s.Resources, firewall(lab, m)...)
 	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() {
 		s.Resources = append(s.Resources, virtualAddress(lab, m, in)...)
 	}

@@ -36,6 +36,7 @@ func lab() *config.Lab {
 			CIDR: netip.MustParsePrefix("192.0.2.0/24"), VIP: netip.MustParseAddr("192.0.2.10"),
 			VIPName: "k3s.lab.internal", VRRPID: 51, TLSSANs: []string{"k3s.example.org"},
 		},
+		Firewall: config.Firewall{Enabled: true},
 		K3s: config.K3s{
 			Version: "v1.36.3+k3s1", CNI: "flannel", ClusterDomain: "cluster.local",
 			PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
@@ -107,6 +108,11 @@ func render(t *testing.T, s converger.State) []byte {
 				content = "(secret)\n"
 			}
 			r.File = &f
+		}
+		if r.Nftables != nil {
+			n := *r.Nftables
+			content, n.Ruleset = n.Ruleset, ""
+			r.Nftables = &n
 		}
 		line, err := json.Marshal(r)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -67,14 +68,18 @@ func (f *Fleet) confirm(ctx context.Context, machine string, asked converger.Con
 		defer cancel()
 		how = f.revert(ctx, machine, asked.ID)
 	}
+	var known *fault.Error
+	if errors.As(cause, &known) {
+		cause = known.Err // its hint is not for this
+	}
 	switch how {
 	case converger.Confirmed: // only the answer was lost
 		return nil
 	case converger.PutBack:
-		return fault.New(fault.Unreachable, machine, "correct the settings that concern SSH, the firewall and admin_networks, then k3lab up",
+		return fault.New(fault.Unreachable, machine, "your address must be in admin_networks of terraform/vars/network.yaml; k3lab up",
 			"after the change no new connection could be made, so the old state was put back: %w", cause)
 	}
-	return fault.New(fault.Unreachable, machine, "wait for that, correct the settings that concern SSH, the firewall and admin_networks, then k3lab up",
+	return fault.New(fault.Unreachable, machine, "wait for that; your address must be in admin_networks of terraform/vars/network.yaml; k3lab up",
 		"after the change no new connection could be made; the machine puts its old state back by itself within %d s: %w", asked.Seconds, cause)
 }
 

@@ -20,7 +20,7 @@ import (
 // TestGuardIsConfirmedOverANewConnection: what the machine asks for is answered
 // over a connection that was made for it, and by nothing else.
 func TestGuardIsConfirmedOverANewConnection(t *testing.T) {
-	const settings = " (try: correct the settings that concern SSH, the firewall and admin_networks, then k3lab up)"
+	const settings = " (try: your address must be in admin_networks of terraform/vars/network.yaml; k3lab up)"
 	answer := func(outcome string) string { return fmt.Sprintf(`{"id":"ab","outcome":%q}`, outcome) }
 	tests := []struct {
 		name    string
@@ -33,10 +33,10 @@ func TestGuardIsConfirmedOverANewConnection(t *testing.T) {
 	}{
 		{name: "it works", fresh: answer(converger.Confirmed), new: []string{"confirm ab"}, before: []string{"apply"}, confirm: true},
 		{name: "no new connection", old: answer(converger.PutBack), before: []string{"apply", "revert ab"},
-			want: "server-1: after the change no new connection could be made, so the old state was put back: server-1: no answer" + settings},
+			want: "server-1: after the change no new connection could be made, so the old state was put back: no answer" + settings},
 		{name: "no connection at all", before: []string{"apply", "revert ab"},
-			want: "server-1: after the change no new connection could be made; the machine puts its old state back by itself within 60 s: server-1: no answer" +
-				strings.Replace(settings, "try: ", "try: wait for that, ", 1)},
+			want: "server-1: after the change no new connection could be made; the machine puts its old state back by itself within 60 s: no answer" +
+				strings.Replace(settings, "try: ", "try: wait for that; ", 1)},
 		{name: "the machine has not waited", fresh: answer(converger.PutBack), new: []string{"confirm ab"}, before: []string{"apply"},
 			want: "server-1: after the change no new connection could be made, so the old state was put back: the machine has not waited for it" + settings},
 		{name: "only the answer was lost", fresh: "nonsense", old: answer(converger.Confirmed), new: []string{"confirm ab"}, before: []string{"apply", "revert ab"}, confirm: true},

@@ -76,6 +76,8 @@ func TestCluster(t *testing.T) {
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
 	l.phase("people may do what their role says", func(t *testing.T) { people(t, l) })
 	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
+	l.phase("the firewall lets through what it must", func(t *testing.T) { firewallHolds(t, l) })
+	l.phase("power is lost before a change is confirmed", func(t *testing.T) { powerLost(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
