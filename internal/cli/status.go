@@ -16,17 +16,25 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	var opts op.LabOptions
-	var watch bool
+	var watch, security bool
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the health of machines, datastore and nodes",
 		Long: "Reads every machine, every member of the datastore and the API at once.\n\n" +
-			"Exits 0 when the cluster is whole and 6 when it is not.",
+			"With --security it looks at what protects the lab instead: every check with what was\n" +
+			"read, from machines and API as they are, not from the settings.\n\n" +
+			"Exits 0 when the cluster is whole, or no check failed, and 6 otherwise.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if watch && security {
+				return fault.New(fault.Failed, "", "one of them", "--watch and --security exclude each other")
+			}
 			view := a.view()
 			defer view.Close()
 			opts.Dir, opts.Reporter = a.dir, view
+			if security {
+				return a.security(c.Context(), opts)
+			}
 			if watch {
 				return a.watchStatus(c.Context(), opts)
 			}
@@ -38,6 +46,7 @@ func (a *app) statusCommand() *cobra.Command {
 		},
 	}
 	a.addJSON(c, "print the status as one JSON document")
+	c.Flags().BoolVar(&security, "security", false, "check what protects the lab, with the evidence")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every two seconds until interrupted")
 	return c
 }

@@ -29,6 +29,10 @@ func TestWrongUsage(t *testing.T) {
 			[]string{"kubeconfig", "--user", "anna"},
 			`k3lab: which role the person gets is not said: viewer, operator or admin (try: k3lab kubeconfig --user anna --role viewer)`,
 		},
+		"watching security": {
+			[]string{"status", "--watch", "--security"},
+			`k3lab: --watch and --security exclude each other (try: one of them)`,
+		},
 		"a role without a person": {
 			[]string{"kubeconfig", "--role", "viewer"},
 			`k3lab: --role and --output concern the person that --user names, and none is named (try: k3lab kubeconfig --user NAME --role viewer)`,

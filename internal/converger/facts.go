@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,6 +27,8 @@ func (c *Converger) Facts(ctx context.Context, q FactsRequest) (Facts, error) {
 		DiskFreeMiB: map[string]int{},
 		Paths:       map[string]bool{},
 		Units:       map[string]UnitFact{},
+		Files:       map[string]FileFact{},
+		Sysctls:     map[string]string{},
 		Interfaces:  map[string][]string{},
 	}
 	for _, p := range q.Paths {
@@ -51,8 +54,41 @@ func (c *Converger) Facts(ctx context.Context, q FactsRequest) (Facts, error) {
 			f.Units[name] = units[name].fact()
 		}
 	}
+	if err := f.readFiles(v, q.Files); err != nil {
+		return f, err
+	}
+	for _, key := range q.Sysctls {
+		if text, err := os.ReadFile(v.at(sysctlFile(key))); err == nil {
+			f.Sysctls[key] = strings.Join(strings.Fields(string(text)), " ")
+		}
+	}
 	f.Time = time.Now()
 	return f, nil
+}
+
+// readFiles looks at what the patterns fit. A file that goes away meanwhile is
+// not there.
+func (f *Facts) readFiles(v *view, patterns []string) error {
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(v.at(pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			var stat unix.Stat_t
+			if err := unix.Stat(path, &stat); err != nil {
+				continue
+			}
+			name, err := filepath.Rel(v.root, path)
+			if err != nil {
+				return err
+			}
+			f.Files["/"+name] = FileFact{
+				Mode: stat.Mode & 0o7777, UID: stat.Uid, GID: stat.Gid, Modified: time.Unix(stat.Mtim.Unix()),
+			}
+		}
+	}
+	return nil
 }
 
 func (u unitState) fact() UnitFact {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -312,14 +313,26 @@ func TestFacts(t *testing.T) {
 	f.change(func(s *fakeState) {
 		s.Units["k3s.service"] = &fakeUnit{Load: "loaded", Active: "active", Sub: "running", File: "enabled", Result: "success"}
 	})
-	got, err := f.converger().Facts(t.Context(), FactsRequest{Paths: []string{"/etc/hosts", "/none"}, DiskFree: []string{"/var/lib/none"}, Units: []string{"k3s.service", "none.service"}})
+	f.write(t, "/tls/a.key", "x")
+	f.write(t, "/tls/a.crt", "x")
+	if err := os.Chmod(f.root+"/tls/a.key", 0o640); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.converger().Facts(t.Context(), FactsRequest{
+		Paths: []string{"/etc/hosts", "/none"}, DiskFree: []string{"/var/lib/none"}, Units: []string{"k3s.service", "none.service"},
+		Files: []string{"/tls/*.key", "/none/*"}, Sysctls: []string{"kernel.osrelease", "kernel.none"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Time.IsZero() || got.Arch == "" || len(got.Interfaces) == 0 || got.DiskFreeMiB["/var/lib/none"] == 0 {
 		t.Errorf("got %+v", got)
 	}
-	got.Time, got.Arch, got.Interfaces, got.DiskFreeMiB = Facts{}.Time, "", nil, nil
+	key := got.Files["/tls/a.key"]
+	if age := time.Since(key.Modified); key.Mode != 0o640 || int(key.UID) != os.Getuid() || age < 0 || age > time.Hour || len(got.Files) != 1 {
+		t.Errorf("files %+v", got.Files)
+	}
+	got.Time, got.Arch, got.Interfaces, got.DiskFreeMiB, got.Files = Facts{}.Time, "", nil, nil, nil
 	want := Facts{
 		Hostname: "old", BootID: "boot-1", Kernel: "6.1.0", OS: OSRelease{ID: "debian", Version: "13"}, MemoryMiB: 4000,
 		Paths: map[string]bool{"/etc/hosts": true, "/none": false},
@@ -327,6 +340,7 @@ func TestFacts(t *testing.T) {
 			"k3s.service":  {Load: "loaded", Active: "active", Sub: "running", Enabled: "enabled", Result: "success", MainPID: 7, Restarts: 2},
 			"none.service": {Load: "not-found", Active: "inactive", Sub: "dead", MainPID: 7, Restarts: 2},
 		},
+		Sysctls: map[string]string{"kernel.osrelease": "6.1.0"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

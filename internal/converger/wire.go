@@ -228,6 +228,8 @@ type FactsRequest struct {
 	Paths    []string `json:"paths,omitempty"`     // whose existence is asked
 	DiskFree []string `json:"disk_free,omitempty"` // whose file systems' free space is asked
 	Units    []string `json:"units,omitempty"`     // whose state is asked
+	Files    []string `json:"files,omitempty"`     // patterns, as of path.Match, of files whose mode and age are asked
+	Sysctls  []string `json:"sysctls,omitempty"`   // kernel settings whose value is asked
 }
 
 // Facts is what a machine tells of itself.
@@ -242,6 +244,8 @@ type Facts struct {
 	DiskFreeMiB map[string]int      `json:"disk_free_mib"` // by path asked; of a path that is not there: of its nearest parent
 	Paths       map[string]bool     `json:"paths"`         // by path asked: does it exist
 	Units       map[string]UnitFact `json:"units"`         // by unit asked
+	Files       map[string]FileFact `json:"files"`         // by path that one of the patterns asked fits; links are followed
+	Sysctls     map[string]string   `json:"sysctls"`       // by key asked; one there is not is left out
 	Interfaces  map[string][]string `json:"interfaces"`    // network interface → its addresses with prefix length
 	Time        time.Time           `json:"time"`          // the machine's clock when it answered
 }
@@ -250,6 +254,14 @@ type Facts struct {
 type OSRelease struct {
 	ID      string `json:"id"`      // debian, ubuntu
 	Version string `json:"version"` // VERSION_ID
+}
+
+// FileFact is what is known of a file without reading it.
+type FileFact struct {
+	Mode     uint32    `json:"mode"` // permission bits
+	UID      uint32    `json:"uid"`
+	GID      uint32    `json:"gid"`
+	Modified time.Time `json:"modified"`
 }
 
 // UnitFact is what systemd says of a unit.

@@ -163,3 +163,60 @@ func policies(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 }
+
+// security: every check is good after up; what is then broken by hand is named.
+func security(t *testing.T, l *lab) {
+	type row struct {
+		Name, Verdict string
+		Findings      []struct{ Object, Verdict, Evidence string }
+	}
+	look := func(exit int) (wrong map[string]string) {
+		t.Helper()
+		var result struct {
+			Failed int
+			Checks []row
+		}
+		mustJSON(t, l.exit(exit, "status", "--security", "--json"), &result)
+		if len(result.Checks) < 15 {
+			t.Errorf("only %d checks", len(result.Checks))
+		}
+		wrong = map[string]string{}
+		for _, c := range result.Checks {
+			for _, f := range c.Findings {
+				if f.Verdict != "ok" {
+					wrong[c.Name+" on "+f.Object] = f.Verdict + ": " + f.Evidence
+				}
+			}
+		}
+		return wrong
+	}
+	same := func(want, got map[string]string) {
+		t.Helper()
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("what is not good (-want +got):\n%s", d)
+		}
+	}
+	same(map[string]string{}, look(0))
+
+	l.onMachine("server-2", "chmod", "0644", "/etc/rancher/k3s/k3s.yaml")
+	if err := os.Chmod(filepath.Join(l.dir, ".k3lab/kubeconfig"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	api := adminOf(t, l)
+	for _, name := range []string{"k3lab:viewer", "k3lab:admin"} {
+		if err := api.RbacV1().ClusterRoles().Delete(context.Background(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(map[string]string{
+		"secret files are root's alone on server-2":            "failed: others may read /etc/rancher/k3s/k3s.yaml (0644)",
+		"keys on this computer are yours alone on cluster":     "failed: others may read " + filepath.Join(l.dir, ".k3lab/kubeconfig") + " (0644)",
+		"roles and network policies are as written on cluster": "failed: not as kubernetes/policies says: ClusterRole k3lab:admin, ClusterRole k3lab:viewer",
+	}, look(6))
+	l.onMachine("server-2", "chmod", "0600", "/etc/rancher/k3s/k3s.yaml")
+	if err := os.Chmod(filepath.Join(l.dir, ".k3lab/kubeconfig"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.exit(0, "up", "--yes")
+	same(map[string]string{}, look(0))
+}

@@ -76,6 +76,7 @@ func TestCluster(t *testing.T) {
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
 	l.phase("people may do what their role says", func(t *testing.T) { people(t, l) })
 	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
+	l.phase("security is checked on what is there", func(t *testing.T) { security(t, l) })
 	l.phase("the firewall lets through what it must", func(t *testing.T) { firewallHolds(t, l) })
 	l.phase("power is lost before a change is confirmed", func(t *testing.T) { powerLost(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })

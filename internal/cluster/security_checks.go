@@ -1,0 +1,25 @@
+package cluster
+
+// checks are all there are, in the order they are shown.
+func checks() []check {
+	return []check{
+		{"machine answers", onNodes, answers},
+		{"sshd takes keys only, and no root", onNodes, sshd},
+		{"kernel settings of a hardened node", onNodes, sysctls},
+		{"secret files are root's alone", onNodes, modes},
+		{"keys on this computer are yours alone", onCluster, private},
+		{"API refuses who has no credentials", onServers, anonymous(apiPort, "/api")},
+		{"kubelet refuses who has no credentials", onNodes, anonymous(kubeletPort, "/pods")},
+		{"kubelet's read-only port is closed", onNodes, readOnlyKubelet},
+		{"etcd wants a client certificate", onServers, datastoreAsks},
+		{"API refuses old TLS", onServers, oldTLS(apiPort)},
+		{"kubelet refuses old TLS", onNodes, oldTLS(kubeletPort)},
+		{"virtual address is the lab's", onCluster, virtualAddress},
+		{"server certificates last 30 days", onServers, expiry(apiPort, kubeletPort, 2379, 2380)},
+		{"agent certificates last 30 days", onAgents, expiry(kubeletPort)},
+		{"administrator's certificate lasts 30 days", onCluster, adminCertificate},
+		{"roles and network policies are as written", onCluster, asWritten},
+		{"nobody has rights by reaching the API", onCluster, rightsOfEverybody},
+		{"no default service account may do everything", onCluster, unlimited},
+	}
+}
