@@ -50,12 +50,10 @@ func (v *view) planNftables(n *Nftables) ([]action, error) {
 	inFile := v.exists(n.Path)
 	change := Change{Action: "update", Before: t.is, After: t.want}
 	switch {
-	case v.packagesPlanned() && (t.isErr != nil || t.wantErr != nil):
-		// nft comes with a package.
-		change.Action, change.Detail = "create", n.Path
-		return one(change, func(ctx context.Context, w *writer) error { return w.loadTable(ctx, n) }), nil
-	case n.Ruleset == "" && !inFile && (t.is == "" || errors.Is(t.isErr, exec.ErrNotFound)):
+	case n.Ruleset == "" && !inFile && (t.isErr == nil && t.is == "" || errors.Is(t.isErr, exec.ErrNotFound)):
 		return nil, nil
+	case n.Ruleset != "" && v.packagesPlanned() && (t.isErr != nil || t.wantErr != nil):
+		change.Action, change.Detail = "create", n.Path // nft comes with a package
 	case t.isErr != nil || t.wantErr != nil:
 		return nil, errors.Join(t.isErr, t.wantErr)
 	case n.Ruleset == "":
@@ -66,6 +64,7 @@ func (v *view) planNftables(n *Nftables) ([]action, error) {
 	case t.is != t.want:
 		change.Detail = "the rules that are loaded"
 	}
+	load := func(ctx context.Context, w *writer) error { return w.loadTable(ctx, n) }
 	same := false
 	if inFile {
 		content, err := os.ReadFile(v.at(n.Path))
@@ -74,13 +73,13 @@ func (v *view) planNftables(n *Nftables) ([]action, error) {
 		}
 		same = string(content) == n.Ruleset
 	}
-	if same && t.is == t.want {
+	if same && t.is == t.want && change.Action == "update" {
 		return nil, nil
 	}
 	if change.Detail == "" {
 		change.Detail = n.Path
 	}
-	return one(change, func(ctx context.Context, w *writer) error { return w.loadTable(ctx, n) }), nil
+	return one(change, load), nil
 }
 
 // loadTable has the file on disk first: what is loaded is there after a boot too.

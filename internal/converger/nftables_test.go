@@ -137,8 +137,12 @@ func TestNoNft(t *testing.T) {
 		}
 		return nil
 	}
-	if got := plan(t, f.converger(), Request{State: State{Resources: []Resource{rules("")}}}); len(got) > 0 {
-		t.Errorf("got %+v", got)
+	for _, without := range [][]Resource{{rules("")}, {{Package: &Package{Name: "curl"}}, rules("")}} {
+		for _, c := range plan(t, f.converger(), Request{State: State{Resources: without}}) {
+			if c.Resource != "package curl" {
+				t.Errorf("got %+v", c)
+			}
+		}
 	}
 	var failed []Change
 	err := f.converger().Plan(t.Context(), Request{State: State{Resources: []Resource{rules("rules")}}}, func(c Change) { failed = append(failed, c) })

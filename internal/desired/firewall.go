@@ -30,7 +30,7 @@ func firewall(lab *config.Lab, m *config.Machine) []converger.Resource {
 	unit.Guarded = true
 	return tagged(TagFirewall,
 		converger.Resource{Package: &converger.Package{Name: "nftables"}},
-		directory("/etc/k3lab", 0o755),
+		directory("/etc/k3lab", 0o700),
 		unit,
 		table,
 		converger.Resource{Guarded: true, Unit: &converger.Unit{Name: firewallUnit, Enabled: true, Running: true}},
