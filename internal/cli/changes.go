@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"charm.land/lipgloss/v2"
 	"github.com/pmezard/go-difflib/difflib"
 
 	"github.com/k3lab/k3lab/internal/step"
@@ -17,36 +18,69 @@ var signs = map[step.Action]string{
 	step.Start: "▶", step.Stop: "■", step.Restart: "↻", step.Run: "▶",
 }
 
-// writePlan shows changes layer by layer, object by object.
+// writePlan shows changes layer by layer, object by object. Objects to which the
+// same is done are shown once, so that the plan of many machines stays short.
 func writePlan(w io.Writer, changes []step.Change, diff bool) error {
 	if len(changes) == 0 {
 		_, err := fmt.Fprintln(w, "No changes: the lab is as the settings say.")
 		return err
 	}
 	var s strings.Builder
-	layer, object, deferred := "", "", 0
-	for _, c := range grouped(changes) {
-		if c.Layer != layer {
-			layer, object = c.Layer, ""
+	layer, deferred := "", 0
+	for _, b := range blocks(changes, diff) {
+		if b.layer != layer {
+			layer = b.layer
 			s.WriteString(layer + "\n")
 		}
-		if c.Object != object {
-			object = c.Object
-			s.WriteString("  " + object + "\n")
-		}
+		s.WriteString("  " + strings.Join(b.objects, ", ") + "\n" + b.text)
+	}
+	for _, c := range changes {
 		if c.Deferred != "" {
 			deferred++
-			fmt.Fprintf(&s, "    ? deferred: %s\n", c.Deferred)
-			continue
-		}
-		fmt.Fprintf(&s, "    %s %s\n", sign(c.Action), describe(c))
-		if diff {
-			s.WriteString(unified(c))
 		}
 	}
 	fmt.Fprintf(&s, "\n%s\n", tally(len(changes)-deferred, deferred))
-	_, err := io.WriteString(w, s.String())
+	// Colours are left out where they cannot be shown.
+	_, err := lipgloss.Fprint(w, s.String())
 	return err
+}
+
+// block is what is done to some objects of one layer, as it is shown.
+type block struct {
+	layer   string
+	objects []string
+	text    string
+}
+
+func blocks(changes []step.Change, diff bool) []block {
+	var single []block
+	for _, c := range grouped(changes) {
+		if n := len(single); n == 0 || single[n-1].layer != c.Layer || single[n-1].objects[0] != c.Object {
+			single = append(single, block{layer: c.Layer, objects: []string{c.Object}})
+		}
+		single[len(single)-1].text += shown(c, diff)
+	}
+	var out []block
+	for _, b := range single {
+		same := slices.IndexFunc(out, func(o block) bool { return o.layer == b.layer && o.text == b.text })
+		if same < 0 {
+			out = append(out, b)
+			continue
+		}
+		out[same].objects = append(out[same].objects, b.objects...)
+	}
+	return out
+}
+
+func shown(c step.Change, diff bool) string {
+	if c.Deferred != "" {
+		return "    ? deferred: " + c.Deferred + "\n"
+	}
+	text := "    " + sign(c.Action) + " " + describe(c) + "\n"
+	if diff {
+		text += unified(c)
+	}
+	return text
 }
 
 // grouped brings the changes of one object together, in the order in which the
@@ -84,8 +118,8 @@ func describe(c step.Change) string {
 }
 
 func unified(c step.Change) string {
-	if c.Before == "" || c.Before == c.After {
-		return ""
+	if c.Before == "" || c.Before == c.After || (oneLine(c.Before) && oneLine(c.After) && c.Detail != "") {
+		return "" // the detail says it
 	}
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
 		A: slices.Collect(strings.Lines(c.Before)), B: slices.Collect(strings.Lines(c.After)), Context: 2,
@@ -95,9 +129,28 @@ func unified(c step.Change) string {
 	}
 	var s strings.Builder
 	for line := range strings.Lines(text) {
-		s.WriteString("        " + strings.TrimRight(line, "\n") + "\n")
+		line = strings.TrimRight(line, "\n")
+		s.WriteString("        " + colour(line) + "\n")
 	}
 	return s.String()
+}
+
+func oneLine(text string) bool { return !strings.Contains(text, "\n") }
+
+// colour paints a line of a unified diff as people know it from git.
+func colour(line string) string {
+	style := lipgloss.NewStyle()
+	switch {
+	case strings.HasPrefix(line, "@@"):
+		style = style.Foreground(lipgloss.Cyan)
+	case strings.HasPrefix(line, "+"):
+		style = style.Foreground(lipgloss.Green)
+	case strings.HasPrefix(line, "-"):
+		style = style.Foreground(lipgloss.Red)
+	default:
+		return line
+	}
+	return style.Render(line)
 }
 
 func tally(known, deferred int) string {

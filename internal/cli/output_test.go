@@ -19,6 +19,9 @@ func TestWritePlan(t *testing.T) {
 		{Layer: "infra", Object: "pve1", Resource: "template", Action: step.Create},
 		{Layer: "platform", Object: "server-2", Resource: "file /etc/x", Action: step.Update, Before: "a: 1\nb: 2\n", After: "a: 1\nb: 3\n"},
 		{Layer: "platform", Object: "server-3", Action: step.Update, Deferred: "the machine does not answer yet"},
+		{Layer: "platform", Object: "agent-1", Resource: "sysctl kernel.panic", Action: step.Update, Detail: "0 → 10", Before: "0", After: "10"},
+		{Layer: "platform", Object: "agent-2", Resource: "sysctl kernel.panic", Action: step.Update, Detail: "0 → 10", Before: "0", After: "10"},
+		{Layer: "platform", Object: "agent-3", Resource: "sysctl kernel.panic", Action: step.Update, Detail: "1 → 10", Before: "1", After: "10"},
 	}, true)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +41,12 @@ platform
         +b: 3
   server-3
     ? deferred: the machine does not answer yet
+  agent-1, agent-2
+    ~ update sysctl kernel.panic: 0 → 10
+  agent-3
+    ~ update sysctl kernel.panic: 1 → 10
 
-4 changes, 1 deferred: known once the changes before are made.
+7 changes, 1 deferred: known once the changes before are made.
 `
 	if d := cmp.Diff(want, out.String()); d != "" {
 		t.Errorf("plan (-want +got):\n%s", d)
