@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/fault"
@@ -16,13 +17,31 @@ import (
 	"github.com/k3lab/k3lab/internal/step"
 )
 
-// Named names the machine in an error that does not.
+// Named names the machine in an error that does not. Of a full disk it also says
+// how to look at it.
 func Named(machine string, err error) error {
 	var known *fault.Error
+	if errors.As(err, &known) && known.Object == "" && errors.Is(err, syscall.ENOSPC) {
+		return fault.New(known.Kind, machine, look(machine), "%w", known.Err)
+	}
+	var exit *remote.ExitError
+	if errors.As(err, &exit) {
+		if _, full, ok := strings.Cut(exit.Stderr, "k3lab-converger: "+diskFull); ok {
+			return fault.New(fault.Failed, machine, look(machine), "%s%s", diskFull, strings.TrimSpace(full))
+		}
+	}
 	if err == nil || errors.As(err, &known) && known.Object == machine || strings.HasPrefix(err.Error(), machine+": ") {
 		return err
 	}
 	return fmt.Errorf("%s: %w", machine, err)
+}
+
+// diskFull is how the converger begins to say so.
+const diskFull = "disk full: "
+
+// look is the command that shows what fills a machine's disk.
+func look(machine string) string {
+	return "k3lab ssh " + machine + " -- sudo du -xh -d 3 / | sort -h, free space, and run the same command again"
 }
 
 // Plan returns what Apply would change on the machine, and notices. It is
@@ -90,7 +109,11 @@ func (f *Fleet) converge(ctx context.Context, machine, verb string, q converger.
 			return err
 		}
 		if c.Error != "" {
-			failed = append(failed, fault.New(fault.Failed, machine, "", "%s: %s", c.Resource, c.Error))
+			hint := ""
+			if strings.HasPrefix(c.Error, diskFull) {
+				hint = look(machine)
+			}
+			failed = append(failed, fault.New(fault.Failed, machine, hint, "%s: %s", c.Resource, c.Error))
 		}
 		if c.Error == "" && c.Confirm == nil || verb == "plan" && c.IsChange() {
 			changes = append(changes, c)

@@ -132,6 +132,7 @@ func rules() []rule {
 		says(`query-url-metadata|error initiating file download|Could not download file '([^']+)'`, failed(fault.Failed, "check image.url in terraform/vars/proxmox.yaml from the hypervisor", "the hypervisor cannot download the image")),
 		says(`pool '?([^']+?)'? is not empty`, failed(fault.Invalid, "put pool back in terraform/vars/proxmox.yaml, or take what is in it out in Proxmox", "pool $1 still has members")),
 		says(`shrinking disks is not supported|requested size \([^)]*\) is lower than current size \(([^)]*)\)`, failed(fault.Invalid, "raise disk_gib in $setting", "its disk_gib is smaller than the disk of the template")),
+		says(`(start failed: [^\n"]+|QEMU exited with code \d+)`, failed(fault.Failed, "look at the VM's task log in Proxmox, then run the same command again", "Proxmox cannot start the VM: $1")),
 		says(`Provider configuration not present`, failed(fault.Invalid, "put the endpoint back, disable its machines, run k3lab up, then remove it", "an endpoint was removed that still carries machines")),
 	}
 }

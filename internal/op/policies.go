@@ -82,7 +82,10 @@ func (p policies) Apply(ctx context.Context, w step.Writer, changes []step.Chang
 	}
 	all := slices.ContainsFunc(changes, func(c step.Change) bool { return c.Deferred != "" })
 	found = slices.DeleteFunc(found, func(f cluster.PolicyChange) bool {
-		return !all && !slices.ContainsFunc(changes, func(c step.Change) bool { return c.Resource == f.Name && c.Action == f.Action })
+		return !all && !slices.ContainsFunc(changes, func(c step.Change) bool {
+			// One that was to be created may be there by now: controllers make some themselves.
+			return c.Resource == f.Name && (c.Action == step.Delete) == (f.Action == step.Delete)
+		})
 	})
 	return client.ApplyPolicies(ctx, w, found)
 }

@@ -2,6 +2,7 @@ package op
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,6 +10,8 @@ import (
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -92,9 +95,14 @@ func (r *rollout) reach(ctx context.Context, m *config.Machine) (converger.Facts
 		return facts, nil
 	}
 	r.say(m, "waiting for it to answer SSH", false)
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	within, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	return r.machines.Facts(ctx, m.Name, factsWanted(m))
+	facts, err := r.machines.Facts(within, m.Name, factsWanted(m))
+	if err != nil && within.Err() != nil && ctx.Err() == nil && !errors.Is(err, remote.ErrNoAnswer) {
+		// It answered and then fell silent: a link that is cut says nothing.
+		err = fault.New(fault.Unreachable, m.Name, "k3lab status", "%w", remote.ErrNoAnswer)
+	}
+	return facts, err
 }
 
 func (r *rollout) push(ctx context.Context, m *config.Machine) error {
@@ -103,10 +111,8 @@ func (r *rollout) push(ctx context.Context, m *config.Machine) error {
 		return err
 	}
 	r.say(m, "copying K3s "+r.lab.K3s.Version, false)
-	if _, err := r.machines.Push(ctx, r.w, m.Name, binary.Path, binary.SHA256); err != nil {
-		return fmt.Errorf("k3s binary: %w", err)
-	}
-	return nil
+	_, err = r.machines.Push(ctx, r.w, m.Name, binary.Path, binary.SHA256)
+	return err
 }
 
 // begin waits, for a server, until all servers were asked.

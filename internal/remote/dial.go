@@ -57,6 +57,10 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 				return nil, notAccepted(o, err)
 			}
 		case !transient(err):
+			var known *fault.Error
+			if errors.As(err, &known) && known.Object == o.Machine {
+				return nil, known // it says all; the library puts it at the end of its own words
+			}
 			return nil, fmt.Errorf("%s: ssh %s: %w", o.Machine, o.Address, err)
 		default:
 			refusedSince = time.Time{}
@@ -85,11 +89,20 @@ func gaveUp(ctx context.Context, o Options, last error) error {
 	if refused(last) {
 		return notAccepted(o, last)
 	}
-	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: %w: %s", o.Address, ErrNoAnswer, cause(last))
+	why := cause(last)
+	if why == silence {
+		return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: %w", o.Address, ErrNoAnswer)
+	}
+	return fault.New(fault.Unreachable, o.Machine, "k3lab status", "ssh %s: %w: %s", o.Address, ErrNoAnswer, why)
 }
 
 func notAccepted(o Options, err error) error {
-	return fault.New(fault.Unreachable, o.Machine, "the key the machine was made with, see access in ansible/group_vars/all.yaml",
+	public := "a public key of " + keyNames(o)
+	if o.KeyFile != "" {
+		public = o.KeyFile + ".pub"
+	}
+	return fault.New(fault.Unreachable, o.Machine,
+		fmt.Sprintf("add %s to .ssh/authorized_keys of %s there, or name the right key: access.key_file in ansible/group_vars/all.yaml", public, o.User),
 		"ssh %s: the machine accepts no key of %s for user %s: %w", o.Address, keyNames(o), o.User, err)
 }
 
@@ -209,6 +222,9 @@ func transient(err error) bool {
 }
 
 // cause says in a word or two why there is no connection yet.
+// silence is a cause that says no more than that there is no answer.
+const silence = "no answer"
+
 func cause(err error) string {
 	var errno syscall.Errno
 	var timed net.Error
@@ -220,7 +236,7 @@ func cause(err error) string {
 	case errors.Is(err, io.EOF):
 		return "connection closed during the handshake"
 	case errors.As(err, &timed) && timed.Timeout():
-		return "no answer"
+		return silence
 	}
 	return err.Error()
 }

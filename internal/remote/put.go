@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/k3lab/k3lab/internal/fault"
 )
@@ -56,7 +57,7 @@ func put(ctx context.Context, r run, target string, content io.Reader, size int6
 	}
 	exit.Args = []string{"write", target}
 	if strings.Contains(exit.Stderr, "No space left on device") || strings.Contains(exit.Stderr, "Disk quota exceeded") {
-		return fault.New(fault.Failed, "", "free space there", "disk full: %s (%d MiB) cannot be written%s: %w", target, size>>20, free(exit.Stderr), exit)
+		return fault.New(fault.Failed, "", "free space there", "disk full: %s (%d MiB) cannot be written%s: %w", target, size>>20, free(exit.Stderr), syscall.ENOSPC)
 	}
 	return exit
 }

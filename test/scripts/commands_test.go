@@ -81,10 +81,11 @@ func eventually(ts *testscript.TestScript, args []string) {
 func edit(ts *testscript.TestScript, args []string) {
 	file := ts.MkAbs(args[0])
 	text := ts.ReadFile(file)
-	if n := strings.Count(text, args[1]); n != 1 {
-		ts.Fatalf("%q stands %d times in:\n%s", args[1], n, text)
+	old, fresh := strings.ReplaceAll(args[1], `\n`, "\n"), strings.ReplaceAll(args[2], `\n`, "\n")
+	if n := strings.Count(text, old); n != 1 {
+		ts.Fatalf("%q stands %d times in:\n%s", old, n, text)
 	}
-	ts.Check(os.WriteFile(file, []byte(strings.Replace(text, args[1], strings.ReplaceAll(args[2], `\n`, "\n"), 1)), 0o644))
+	ts.Check(os.WriteFile(file, []byte(strings.Replace(text, old, fresh, 1)), 0o644))
 }
 
 type rememberedKey struct{}

@@ -3,7 +3,9 @@
 //
 // testdata/offline needs nothing but the binary; testdata/api and
 // testdata/layouts start sandboxes whose VMs are entries of the API and need no
-// root. They need what `make test` provides: K3LAB_BIN and K3LAB_PROVIDER_MIRROR.
+// root; testdata/machines, played in the order that TestMachines gives, has real
+// machines in one sandbox and needs root. They need what `make test` provides:
+// K3LAB_BIN, K3LAB_PROVIDER_MIRROR and K3LAB_K3S_BINARY.
 // With -update what cmp compares is written anew.
 //
 // Beside testscript's own commands there are:

@@ -14,6 +14,8 @@ resource "proxmox_virtual_environment_vm" "machine" {
   # Servers must not restart all at once; a changed size waits for the next restart.
   reboot_after_update = false
   stop_on_destroy     = true
+  # A start that Proxmox never reports as done does not hold up a run for half an hour.
+  timeout_start_vm = 300
 
   clone {
     vm_id        = coalesce(each.value.template_vmid, var.hypervisors[each.value.hypervisor].template_vmid)
