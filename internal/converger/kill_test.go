@@ -68,6 +68,7 @@ func killState() Request {
 		file(unitFile, "[Unit]\nDescription=new\n"),
 		{Absent: &Absent{Path: "/etc/old"}},
 		unit("k3s.service", "file "+config, "binary "+binary, "file "+unitFile),
+		{Unit: &Unit{Name: "ssh.service", AsIs: true, ReloadOn: []string{"file " + config}}},
 	}
 	for i := range 10 {
 		resources = append(resources, file(fmt.Sprintf("/etc/many/%d", i), strings.Repeat("x", i*1000)))
@@ -84,6 +85,8 @@ func killMachine(t *testing.T) *fakeMachine {
 	f.write(t, "/etc/old/x/y", "")
 	f.write(t, fstabPath, "/dev/x none swap sw 0 0\n")
 	f.change(func(s *fakeState) {
+		s.Units["ssh.service"] = &fakeUnit{Load: "loaded", Active: "active", Sub: "running", File: "disabled",
+			Uses: map[string]string{"/etc/k3s/config.yaml": "old: setting\n"}}
 		s.Units["k3s.service"] = &fakeUnit{Load: "loaded", Active: "active", Sub: "running", File: "enabled",
 			Definition: "[Unit]\nDescription=old\n", Uses: map[string]string{"/etc/k3s/config.yaml": "old: setting\n"}}
 	})

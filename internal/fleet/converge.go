@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -187,7 +188,27 @@ func (f *Fleet) run(ctx context.Context, name string, out io.Writer, request any
 			err = start()
 		}
 	}
-	return Named(name, err)
+	return Named(name, interrupted(name, err))
+}
+
+// interrupted says what a converger leaves that did not come to its end, because
+// it was killed or its machine rebooted: nothing half made that running again
+// does not complete.
+func interrupted(machine string, err error) error {
+	const again = "k3lab up, which completes what was begun"
+	var lost *fault.Error
+	if errors.Is(err, remote.ErrLost) && errors.As(err, &lost) {
+		return fault.New(fault.Unreachable, machine, again, "it was interrupted, as by a reboot: %w", lost.Err)
+	}
+	var exit *remote.ExitError
+	if !errors.As(err, &exit) || exit.Signal == "" && exit.Code <= 128 {
+		return err
+	}
+	by := exit.Signal
+	if by == "" {
+		by = strconv.Itoa(exit.Code - 128)
+	}
+	return fault.New(fault.Failed, machine, again, "the converger was ended by signal %s", by)
 }
 
 // missing reports whether there was no such program.

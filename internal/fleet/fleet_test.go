@@ -229,7 +229,7 @@ func TestConvergerThatBreaks(t *testing.T) {
 		{"it is killed", func(_ context.Context, _ remotetest.Call, out, _ io.Writer) int {
 			fmt.Fprint(out, lines(converger.Change{Resource: "file /a", Error: "unreadable"}))
 			return 137
-		}, "server-1: file /a: unreadable\nserver-1: " + path + " plan: exit status 137"},
+		}, "server-1: file /a: unreadable\nserver-1: the converger was ended by signal 9 (try: k3lab up, which completes what was begun)"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

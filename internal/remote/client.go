@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -78,6 +79,10 @@ func (c *Client) end(err error) {
 // Lost is closed when the connection has ended, for whatever reason.
 func (c *Client) Lost() <-chan struct{} { return c.lost }
 
+// ErrLost says that a connection ended while it was in use: the machine went
+// off, rebooted, or the network failed.
+var ErrLost = errors.New("connection lost")
+
 // broken explains a failure of the connection itself.
 func (c *Client) broken(err error) error {
 	c.mu.Lock()
@@ -85,7 +90,7 @@ func (c *Client) broken(err error) error {
 	if c.why != nil {
 		err = c.why
 	}
-	return fault.New(fault.Unreachable, c.machine, "k3lab status", "ssh: connection lost: %w", err)
+	return fault.New(fault.Unreachable, c.machine, "k3lab status", "ssh: %w: %w", ErrLost, err)
 }
 
 // Dial connects from the machine.

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -149,11 +151,14 @@ func dialOnce(ctx context.Context, o Options) (*Client, error) {
 	return newClient(ssh.NewClient(sshConn, channels, requests), o), nil
 }
 
-// authentication offers the key of the file first, then those of the agent.
+// authentication offers the key of the file first, then those of the agent. Of
+// these the one whose file has a passphrase comes first: a machine takes only a
+// few attempts (MaxAuthTries).
 func authentication(ctx context.Context, o Options) (ssh.AuthMethod, func(), error) {
 	var signers []ssh.Signer
 	done := func() {}
 	var keyErr error
+	var wanted ssh.PublicKey
 	if o.KeyFile != "" {
 		text, err := os.ReadFile(o.KeyFile)
 		if err == nil {
@@ -164,7 +169,7 @@ func authentication(ctx context.Context, o Options) (ssh.AuthMethod, func(), err
 		}
 		var locked *ssh.PassphraseMissingError
 		if errors.As(err, &locked) {
-			err = errors.New("has a passphrase")
+			err, wanted = errors.New("has a passphrase"), publicHalf(o.KeyFile, locked)
 		}
 		keyErr = err
 	}
@@ -172,7 +177,7 @@ func authentication(ctx context.Context, o Options) (ssh.AuthMethod, func(), err
 		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
 			done = func() { conn.Close() }
 			if more, err := agent.NewClient(conn).Signers(); err == nil {
-				signers = append(signers, more...)
+				signers = append(signers, firstOf(more, wanted)...)
 			}
 		}
 	}
@@ -184,6 +189,33 @@ func authentication(ctx context.Context, o Options) (ssh.AuthMethod, func(), err
 		keyErr = fs.ErrNotExist
 	}
 	return nil, nil, fault.New(fault.Invalid, o.Machine, "ssh-add, or a key file without a passphrase", "no usable SSH key: %s: %w", keyNames(o), keyErr)
+}
+
+// publicHalf is the public key of a private key that has a passphrase, nil where
+// it is not known.
+func publicHalf(file string, locked *ssh.PassphraseMissingError) ssh.PublicKey {
+	if locked.PublicKey != nil {
+		return locked.PublicKey
+	}
+	text, err := os.ReadFile(file + ".pub")
+	if err != nil {
+		return nil
+	}
+	public, _, _, _, err := ssh.ParseAuthorizedKey(text)
+	if err != nil {
+		return nil
+	}
+	return public
+}
+
+// firstOf returns the signers with that of one key first.
+func firstOf(signers []ssh.Signer, key ssh.PublicKey) []ssh.Signer {
+	if key == nil {
+		return signers
+	}
+	is := func(s ssh.Signer) bool { return bytes.Equal(s.PublicKey().Marshal(), key.Marshal()) }
+	first := slices.DeleteFunc(slices.Clone(signers), func(s ssh.Signer) bool { return !is(s) })
+	return append(first, slices.DeleteFunc(slices.Clone(signers), is)...)
 }
 
 func keyNames(o Options) string {

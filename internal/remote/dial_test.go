@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sys/unix"
 
@@ -297,43 +296,6 @@ func TestPinnedKeyIsAskedFor(t *testing.T) {
 	if text, err := os.ReadFile(known); err != nil || string(text) != pinned {
 		t.Errorf("known hosts became %q, %v", text, err)
 	}
-}
-
-func TestKeyOfTheAgent(t *testing.T) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := agent.NewKeyring()
-	if err := keys.Add(agent.AddedKey{PrivateKey: private}); err != nil {
-		t.Fatal(err)
-	}
-	public, err := ssh.NewPublicKey(private.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(t.TempDir(), "agent")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go agent.ServeAgent(keys, conn) //nolint:errcheck // ends with the connection
-		}
-	}()
-	t.Setenv("SSH_AUTH_SOCK", socket)
-	server := remotetest.NewServer(t)
-	server.Accept(public)
-	o := server.Options(filepath.Join(t.TempDir(), "known"))
-	dial(t, o) // the key of the file is refused, the agent's is not
-	o.KeyFile = ""
-	dial(t, o)
 }
 
 func TestPutOnAFullDisk(t *testing.T) {
