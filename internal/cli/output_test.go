@@ -3,11 +3,15 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/k3lab/k3lab/internal/converger"
+	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/op"
 	"github.com/k3lab/k3lab/internal/step"
 )
 
@@ -95,5 +99,55 @@ func TestInterruptedWhateverFailed(t *testing.T) {
 	code := Run(ctx, Streams{In: strings.NewReader(""), Out: &bytes.Buffer{}, Err: &errs}, "test", []string{"-C", t.TempDir(), "plan"})
 	if code != 130 || !strings.Contains(errs.String(), "run the same command again") {
 		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+}
+
+func TestWriteDesired(t *testing.T) {
+	var out bytes.Buffer
+	err := writeDesired(&out, "server-1", []converger.Resource{
+		{Tags: []string{"os"}, Hostname: &converger.Hostname{Name: "server-1"}},
+		{Tags: []string{"os"}, Sysctl: &converger.Sysctl{Key: "vm.overcommit_memory", Value: "1"}},
+		{Tags: []string{"k3s"}, File: &converger.File{Path: "/etc/x", Content: "a: 1\nb: 2\n", Mode: 0o600}},
+		{Tags: []string{"k3s"}, File: &converger.File{Path: "/etc/token", Content: "***\n", Mode: 0o600, Secret: true}},
+		{Tags: []string{"k3s"}, Unit: &converger.Unit{Name: "k3s.service", Enabled: true, Running: true, RestartOn: []string{"file /etc/x"}}},
+	})
+	want := `server-1
+  os
+    hostname  name=server-1
+    sysctl vm.overcommit_memory  value=1
+  k3s
+    file /etc/x  mode=0600
+        a: 1
+        b: 2
+    file /etc/token  mode=0600 secret=true
+        ***
+    unit k3s.service  enabled=true restart_on=[file /etc/x] running=true
+`
+	if d := cmp.Diff(want, out.String()); d != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+}
+
+func TestShowDesiredFailsWhereANodeIsNotKnown(t *testing.T) {
+	tests := map[string]struct {
+		node op.DesiredNode
+		code fault.Kind
+	}{
+		"off":   {op.DesiredNode{Node: "server-2", Error: "no answer", Unreachable: true}, fault.Unreachable},
+		"other": {op.DesiredNode{Node: "server-2", Error: "no answer"}, fault.Failed},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			a := &app{Streams: Streams{Out: &out, Err: &errs}}
+			err := a.showDesired([]op.DesiredNode{test.node, {Node: "server-1"}})
+			var silent *silentError
+			if !errors.As(err, &silent) || silent.kind != test.code {
+				t.Errorf("got %v, want exit code %d", err, test.code)
+			}
+			if out.String() != "server-1\n" || errs.String() != "k3lab: server-2: no answer\n" {
+				t.Errorf("printed %q and %q", out.String(), errs.String())
+			}
+		})
 	}
 }

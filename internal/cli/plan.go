@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +45,7 @@ func (a *app) planCommand() *cobra.Command {
 		},
 	}
 	a.labFlags(c, &opts)
+	layerFlag(c, &opts)
 	a.addJSON(c, "print events and changes as JSON lines")
 	c.Flags().BoolVar(&diff, "diff", true, "show what changes in files")
 	return c
@@ -54,6 +56,10 @@ func (a *app) labFlags(c *cobra.Command, opts *op.LabOptions) {
 	f := c.Flags()
 	f.StringVar(&opts.K3sBinary, "k3s-binary", "", "use this K3s binary instead of the release (also K3LAB_K3S_BINARY)")
 	f.StringVar(&opts.Terraform, "terraform", "", "the terraform or tofu binary (also K3LAB_TERRAFORM; default: from PATH)")
+}
+
+func layerFlag(c *cobra.Command, opts *op.LabOptions) {
+	c.Flags().StringSliceVar(&opts.Layers, "layer", nil, "only these layers: "+strings.Join(op.Layers(), ", ")+" (default: all)")
 }
 
 func nonNil[T any](list []T) []T {

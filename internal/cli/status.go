@@ -17,13 +17,16 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	var opts op.LabOptions
 	var watch, security bool
+	var wait time.Duration
+	var node string
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the health of machines, datastore and nodes",
 		Long: "Reads every machine, every member of the datastore and the API at once.\n\n" +
 			"With --security it looks at what protects the lab instead: every check with what was\n" +
 			"read, from machines and API as they are, not from the settings.\n\n" +
-			"Exits 0 when the cluster is whole, or no check failed, and 6 otherwise.",
+			"Exits 0 when the cluster is whole, or no check failed, and 6 otherwise; with --wait, when\n" +
+			"it is not whole in that time. --node has it wait for one machine's K3s alone.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if watch && security {
@@ -32,8 +35,15 @@ func (a *app) statusCommand() *cobra.Command {
 			view := a.view()
 			defer view.Close()
 			opts.Dir, opts.Reporter = a.dir, view
-			if security {
+			switch {
+			case security:
 				return a.security(c.Context(), opts)
+			case wait > 0:
+				if err := op.AwaitHealth(c.Context(), opts, wait, node); err != nil || node != "" {
+					return err
+				}
+			case node != "":
+				return fault.New(fault.Failed, "", "k3lab status --wait 5m --node "+node, "--node says what --wait waits for, and it is missing")
 			}
 			if watch {
 				return a.watchStatus(c.Context(), opts)
@@ -47,7 +57,10 @@ func (a *app) statusCommand() *cobra.Command {
 	}
 	a.addJSON(c, "print the status as one JSON document")
 	c.Flags().BoolVar(&security, "security", false, "check what protects the lab, with the evidence")
+	c.Flags().DurationVar(&wait, "wait", 0, "wait until the cluster is whole, at most this long")
+	c.Flags().StringVar(&node, "node", "", "with --wait: only until this node is whole")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every two seconds until interrupted")
+	c.MarkFlagsMutuallyExclusive("watch", "wait")
 	return c
 }
 

@@ -45,6 +45,7 @@ func (a *app) upCommand() *cobra.Command {
 		},
 	}
 	a.labFlags(c, &opts.LabOptions)
+	layerFlag(c, &opts.LabOptions)
 	a.addJSON(c, "print events as JSON lines")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	c.Flags().DurationVar(&opts.Timeout, "timeout", op.DefaultTimeout, "how long to wait for machines to boot, and then for the cluster to be whole")
@@ -93,6 +94,9 @@ func (a *app) showUp(result *op.UpResult) error {
 	}
 	if result.Changes == 0 {
 		fmt.Fprintln(a.Out, "No changes: the lab is as the settings say.")
+	}
+	if result.Status == nil {
+		return nil
 	}
 	if err := writeStatus(a.Out, result.Status); err != nil {
 		return err

@@ -16,7 +16,8 @@ const usage = `usage: k3lab-converger plan|apply|facts < request.json
        k3lab-converger confirm|revert ID
        k3lab-converger watch
        k3lab-converger digest PATH...
-       k3lab-converger version`
+       k3lab-converger version
+       k3lab-converger ARGUMENTS.json    (as a module of Ansible; - is standard input)`
 
 // Main is the on-machine program and returns its exit code: 0 when all is done,
 // 1 when something failed, 2 when it was called wrongly.
@@ -41,6 +42,8 @@ func command(ctx context.Context, c *Converger, args []string, stdin io.Reader, 
 		return errUsage
 	}
 	switch verb := args[0]; {
+	case isModuleCall(args):
+		return module(ctx, c, args[0], stdin, out)
 	case verb == "plan" && len(args) == 1:
 		return converge(ctx, c.Plan, stdin, out)
 	case verb == "apply" && len(args) == 1:

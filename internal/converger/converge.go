@@ -174,23 +174,33 @@ func (v *view) plan(ctx context.Context, q Request) []action {
 		if ctx.Err() != nil {
 			return actions
 		}
-		if !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) || v.unless(r.Unless) {
+		if slices.Contains(q.Hold, r.ID()) || v.unless(r.Unless) {
 			continue
 		}
-		more, err := v.planResource(r)
-		if r.Guarded {
-			v.markGuarded(r, more)
+		switch {
+		case r.hasTag(q.Tags):
+			more, err := v.planResource(r)
+			if r.Guarded {
+				v.markGuarded(r, more)
+			}
+			add(r.ID(), more, err)
+		case len(q.Before) > 0 && r.hasTag(q.Before):
+			// What cannot be read is told in its own turn.
+			if more, err := v.planResource(r); err == nil && len(more) > 0 {
+				v.planned[r.ID()] = true
+			}
 		}
-		add(r.ID(), more, err)
 	}
 	if q.guarded() {
 		more, err := v.planGuard()
 		add(guardID, more, err)
 	}
-	if len(q.Tags) == 0 {
+	if q.tends(func(r Resource) bool { return r.Sysctl != nil }) {
 		for _, key := range v.unwantedSysctls() {
 			add("sysctl "+key, v.dropSysctl(key), nil)
 		}
+	}
+	if q.tends(func(r Resource) bool { return r.Module != nil }) {
 		for _, name := range v.unwantedModules() {
 			add("module "+name, v.dropModule(name), nil)
 		}

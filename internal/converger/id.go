@@ -51,6 +51,26 @@ func (r Resource) hasTag(tags []string) bool {
 	return len(tags) == 0 || slices.ContainsFunc(r.Tags, func(t string) bool { return slices.Contains(tags, t) })
 }
 
+// tends reports whether the request is about resources of a kind as a whole, so
+// that what is kept of that kind and no longer wanted goes. Of parts of one state
+// it is the first that has some.
+func (q Request) tends(kind func(Resource) bool) bool {
+	if len(q.Tags) == 0 {
+		return true
+	}
+	now := false
+	for _, r := range q.State.Resources {
+		if !kind(r) {
+			continue
+		}
+		if len(q.Before) > 0 && r.hasTag(q.Before) {
+			return false
+		}
+		now = now || r.hasTag(q.Tags)
+	}
+	return now
+}
+
 // IsChange reports whether the line is a difference, made or to be made, and
 // neither a notice nor only an error.
 func (c Change) IsChange() bool { return c.Action != "" }

@@ -221,6 +221,10 @@ type Request struct {
 	// Tags limits plan and apply to resources with one of these tags; none
 	// means all.
 	Tags []string `json:"tags,omitempty"`
+	// Before are tags that have their turn before this request, where one run
+	// goes through a state in parts. A plan counts on the changes of their
+	// resources, as a unit does that is restarted for one, and does not list them.
+	Before []string `json:"before,omitempty"`
 }
 
 // FactsRequest is what facts takes on stdin.

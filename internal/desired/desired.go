@@ -20,6 +20,10 @@ const (
 	TagK3s      = "k3s"
 )
 
+// Tags returns all tags, in the order in which a run that goes through a state tag
+// by tag takes them.
+func Tags() []string { return []string{TagOS, TagSSH, TagFirewall, TagHA, TagK3s} }
+
 // Inputs is what the desired state needs beside the settings.
 type Inputs struct {
 	// AuthorizedKeys are who may log in, as lines of authorized_keys; among them

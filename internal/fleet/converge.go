@@ -178,7 +178,7 @@ func (f *Fleet) run(ctx context.Context, name string, out io.Writer, request any
 	if err != nil {
 		return err
 	}
-	path := convergerDir + "/" + binary.SHA256
+	path := ConvergerPath(binary.SHA256)
 	start := func() error {
 		return r.Run(ctx, remote.Cmd{Args: append([]string{path}, args...), Root: true, Stdin: bytes.NewReader(input), Stdout: out})
 	}

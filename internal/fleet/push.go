@@ -16,6 +16,10 @@ import (
 	"github.com/k3lab/k3lab/internal/step"
 )
 
+// CacheKeeps is how many files stay in a machine's cache: the newest, and the one
+// before it for the way back.
+const CacheKeeps = 2
+
 // cleanUp bounds what is still done after an interruption.
 const cleanUp = 10 * time.Second
 
@@ -83,8 +87,7 @@ func (f *Fleet) upload(ctx context.Context, w step.Writer, machine, localFile, p
 		return err
 	}
 	w.Report(report.Event{Kind: report.ChangeMade, Object: machine, Message: fmt.Sprintf("copy %s (%d MiB)", info.Name(), info.Size()>>20)})
-	// The one before it stays, for the way back.
-	prune := `cd "$1" && ls -1t | tail -n +3 | xargs -r rm -f --`
+	prune := fmt.Sprintf(`cd "$1" && ls -1t | tail -n +%d | xargs -r rm -f --`, CacheKeeps+1)
 	if err := r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", prune, "sh", cacheDir}, Root: true}); err != nil {
 		return fmt.Errorf("old files of the cache: %w", err)
 	}

@@ -16,6 +16,9 @@ const (
 	cacheDir     = "/var/lib/k3lab/cache"
 )
 
+// ConvergerPath returns where a converger with this digest lies on a machine.
+func ConvergerPath(sha256 string) string { return convergerDir + "/" + sha256 }
+
 // architectures maps what uname says to what Go says.
 var architectures = map[string]string{"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -57,7 +60,7 @@ func (f *Fleet) install(ctx context.Context, r remote.Runner, m *machine, b Bina
 	if m.shipped == r {
 		return nil // by another call, while this one waited
 	}
-	path := convergerDir + "/" + b.SHA256
+	path := ConvergerPath(b.SHA256)
 	if err := r.Put(ctx, path, bytes.NewReader(b.Content), int64(len(b.Content)), 0o755); err != nil {
 		return err
 	}

@@ -86,22 +86,12 @@ func (c *converge) Plan(ctx context.Context, r report.Reporter) ([]step.Change, 
 
 func (c *converge) read(ctx context.Context, r report.Reporter) ([]step.Change, error) {
 	nodes := c.lab.Nodes()
-	quiet := make([]error, len(nodes))
 	c.seen = map[string]converger.Facts{}
 	if _, err := os.Stat(c.keyFile); errors.Is(err, fs.ErrNotExist) {
 		return c.allDeferred("the key to log in with is made first"), nil
 	}
-	err := each(ctx, nodes, func(i int, m *config.Machine) error {
-		if err := reach(ctx, c.machines, m.Name); err != nil {
-			quiet[i] = err
-			return notAnswering(err)
-		}
-		facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
-		if err == nil {
-			c.remember(m.Name, facts)
-		}
-		return err
-	})
+	quiet := c.ask(ctx, nodes)
+	err := each(ctx, nodes, func(i int, _ *config.Machine) error { return notAnswering(quiet[i]) })
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +123,27 @@ func (c *converge) read(ctx context.Context, r report.Reporter) ([]step.Change, 
 	})
 	c.notices.plan(r, nodes, all)
 	return slices.Concat(changes...), err
+}
+
+// ask asks machines for their facts, all at once, and returns the error of each.
+func (c *converge) ask(ctx context.Context, nodes []*config.Machine) []error {
+	errs := make([]error, len(nodes))
+	_ = each(ctx, nodes, func(i int, m *config.Machine) error {
+		errs[i] = c.askOne(ctx, m)
+		return nil
+	})
+	return errs
+}
+
+func (c *converge) askOne(ctx context.Context, m *config.Machine) error {
+	if err := reach(ctx, c.machines, m.Name); err != nil {
+		return err
+	}
+	facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
+	if err == nil {
+		c.remember(m.Name, facts)
+	}
+	return err
 }
 
 func (c *converge) allDeferred(reason string) []step.Change {

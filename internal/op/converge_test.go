@@ -87,12 +87,7 @@ func (w *world) Apply(_ context.Context, _ step.Writer, machine string, req conv
 	if slices.Contains(req.Hold, "unit "+unitOf(machine)) {
 		what = "files"
 	}
-	join := ""
-	for _, r := range req.State.Resources {
-		if r.File != nil && strings.HasSuffix(r.File.Path, "50-join.yaml") {
-			join = strings.TrimSpace(r.File.Content[strings.LastIndex(strings.TrimSpace(r.File.Content), "\n")+1:])
-		}
-	}
+	join := joins(req.State)
 	w.mu.Lock()
 	w.working[machine] = true
 	servers := 0
@@ -109,6 +104,17 @@ func (w *world) Apply(_ context.Context, _ step.Writer, machine string, req conv
 	delete(w.working, machine)
 	w.log = append(w.log, strings.TrimSpace(what+" "+machine+" "+join))
 	return nil, nil
+}
+
+// joins is the line by which a server finds its cluster.
+func joins(state converger.State) string {
+	for _, r := range state.Resources {
+		if r.File != nil && strings.HasSuffix(r.File.Path, "50-join.yaml") {
+			text := strings.TrimSpace(r.File.Content)
+			return strings.TrimSpace(text[strings.LastIndex(text, "\n")+1:])
+		}
+	}
+	return ""
 }
 
 func (w *world) Push(context.Context, step.Writer, string, string, string) (string, error) {

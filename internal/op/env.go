@@ -24,6 +24,7 @@ func Env(opts LabOptions) ([]string, error) {
 		return nil, err
 	}
 	env["KUBECONFIG"] = s.dir.Kubeconfig()
+	env["ANSIBLE_CONFIG"] = s.dir.Path("ansible/ansible.cfg")
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		lines = append(lines, "export "+name+"="+quote(env[name]))

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,12 +27,23 @@ import (
 // for the cluster to be whole.
 const DefaultTimeout = 10 * time.Minute
 
+// The layers, which docs/architecture.md describes.
+const (
+	LayerInfra    = "infra"
+	LayerPlatform = "platform"
+	LayerCluster  = "cluster"
+)
+
+// Layers are all layers, from the lowest up.
+func Layers() []string { return []string{LayerInfra, LayerPlatform, LayerCluster} }
+
 // LabOptions are what every operation on a lab takes.
 type LabOptions struct {
 	Dir       string // of the workspace; empty: found from the working directory upwards
 	Reporter  *report.Hub
-	K3sBinary string // instead of the release
-	Terraform string // the binary; empty: from PATH
+	K3sBinary string   // instead of the release
+	Terraform string   // the binary; empty: from PATH
+	Layers    []string // that plan and up are limited to; none: all
 }
 
 // session is an open workspace with the ports to everything its lab consists of.
@@ -51,6 +64,11 @@ type session struct {
 
 // open reads the workspace's settings and secrets. Nothing is contacted yet.
 func open(opts LabOptions) (*session, error) {
+	for _, l := range opts.Layers {
+		if !slices.Contains(Layers(), l) {
+			return nil, fault.New(fault.Failed, "", "valid: "+strings.Join(Layers(), ", "), "there is no layer %q", l)
+		}
+	}
 	s, err := openSettings(opts)
 	if err != nil {
 		return nil, err
@@ -173,11 +191,25 @@ func (s *supplies) verifyGiven(ctx context.Context, nodes []*config.Machine) err
 
 // steps is the story of up: what plan shows, in the order it is applied.
 func (s *session) steps(watch *watch) step.Sequence {
-	return step.Sequence{
-		provision{infra.Provision(s.infra), s},
-		&converge{lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized, healthy: watch.member, timeout: watch.timeout},
-		watch,
-		policies{s, watch},
+	layers := map[string]step.Sequence{
+		LayerInfra:    {provision{infra.Provision(s.infra), s}},
+		LayerPlatform: {s.converge(watch.timeout)},
+		LayerCluster:  {watch, policies{s, watch}},
+	}
+	var steps step.Sequence
+	for _, l := range Layers() {
+		if len(s.opts.Layers) == 0 || slices.Contains(s.opts.Layers, l) {
+			steps = append(steps, layers[l]...)
+		}
+	}
+	return steps
+}
+
+// converge is the step that has the machines as they should be.
+func (s *session) converge(timeout time.Duration) *converge {
+	return &converge{
+		lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized,
+		healthy: s.watch(timeout).member, timeout: timeout,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/desired"
@@ -51,6 +52,26 @@ func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
 	says := make(chan string, 1)
 	go func() { says <- s.k3sVersion(ctx) }()
 	return s.status(o.Look(ctx), <-says), nil
+}
+
+// AwaitHealth waits until the cluster is whole, or with a name until that member
+// is. It keeps nothing and needs no lock.
+func AwaitHealth(ctx context.Context, opts LabOptions, limit time.Duration, member string) (err error) {
+	s, err := open(opts)
+	if err != nil {
+		return err
+	}
+	defer s.closeInto(&err)
+	if err := s.checkNodes(); err != nil {
+		return err
+	}
+	if member == "" {
+		return s.watch(limit).await(ctx, opts.Reporter)
+	}
+	if _, err := s.nodes([]string{member}); err != nil {
+		return err
+	}
+	return s.watch(limit).member(ctx, member)
 }
 
 // k3sVersion is what K3s on a server says of itself; empty when none answers.

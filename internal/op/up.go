@@ -21,7 +21,7 @@ type UpResult struct {
 	Kubeconfig string  `json:"kubeconfig"`
 	Changes    int     `json:"changes"`
 	Declined   bool    `json:"declined,omitempty"` // the plan was shown and not confirmed
-	Status     *Status `json:"status,omitempty"`
+	Status     *Status `json:"status,omitempty"`   // where the layer cluster was looked at
 }
 
 // bootGrace is how long after it answers a new machine may take to accept the key.
@@ -61,6 +61,8 @@ func Up(ctx context.Context, opts UpOptions) (_ *UpResult, err error) {
 	if err := steps.Apply(ctx, opts.Reporter, plan); err != nil {
 		return nil, err
 	}
-	result.Status = s.status(watch.health, s.k3sVersion(ctx))
+	if watch.health != nil {
+		result.Status = s.status(watch.health, s.k3sVersion(ctx))
+	}
 	return result, nil
 }

@@ -39,16 +39,19 @@ func (m *inventoryModel) render() []byte {
 	section("k3s_cluster:children", "server", "agent")
 	section("master:children", "server")
 	section("worker:children", "agent")
-	if len(groups["unmanaged"]) > 0 {
-		section("unmanaged", groups["unmanaged"]...)
-	}
-	section("all:vars",
-		"ansible_user="+m.User.ValueString(),
-		"ansible_ssh_private_key_file="+m.path(m.PrivateKeyPath.ValueString()),
+	// Not for all: what the controller itself runs has nothing to do with it.
+	access := []string{
+		"ansible_user=" + m.User.ValueString(),
+		"ansible_ssh_private_key_file=" + m.path(m.PrivateKeyPath.ValueString()),
 		// Quoted for ssh, which splits the option at spaces, within quotes for
 		// Ansible's own splitting, within a string of the inventory.
-		`ansible_ssh_common_args='-o \'UserKnownHostsFile="`+m.path(m.KnownHostsPath.ValueString())+`"\' -o StrictHostKeyChecking=accept-new'`,
-	)
+		`ansible_ssh_common_args='-o \'UserKnownHostsFile="` + m.path(m.KnownHostsPath.ValueString()) + `"\' -o StrictHostKeyChecking=accept-new'`,
+	}
+	section("k3s_cluster:vars", access...)
+	if len(groups["unmanaged"]) > 0 {
+		section("unmanaged", groups["unmanaged"]...)
+		section("unmanaged:vars", access...)
+	}
 	return out.Bytes()
 }
 

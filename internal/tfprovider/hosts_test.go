@@ -46,10 +46,15 @@ server
 [worker:children]
 agent
 
+[k3s_cluster:vars]
+ansible_user=k3lab
+ansible_ssh_private_key_file={{ inventory_dir }}/../../.k3lab/ssh/id_ed25519
+ansible_ssh_common_args='-o \'UserKnownHostsFile="{{ inventory_dir }}/../../.k3lab/known_hosts"\' -o StrictHostKeyChecking=accept-new'
+
 [unmanaged]
 nas ansible_host=192.0.2.31
 
-[all:vars]
+[unmanaged:vars]
 ansible_user=k3lab
 ansible_ssh_private_key_file={{ inventory_dir }}/../../.k3lab/ssh/id_ed25519
 ansible_ssh_common_args='-o \'UserKnownHostsFile="{{ inventory_dir }}/../../.k3lab/known_hosts"\' -o StrictHostKeyChecking=accept-new'
@@ -75,7 +80,7 @@ server
 [worker:children]
 agent
 
-[all:vars]
+[k3s_cluster:vars]
 ansible_user=k3lab
 ansible_ssh_private_key_file=/home/me/.ssh/id_ed25519
 ansible_ssh_common_args='-o \'UserKnownHostsFile="{{ inventory_dir }}/../../.k3lab/known_hosts"\' -o StrictHostKeyChecking=accept-new'

@@ -57,6 +57,25 @@ func AcquireLock(d Dir, operation string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
+// CheckFree returns the error of AcquireLock where an operation is at work in the
+// workspace, and takes nothing.
+func CheckFree(d Dir) error {
+	f, err := os.OpenFile(d.Path(".k3lab/lock"), os.O_RDONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("workspace lock: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return held(d, f)
+	} else if err != nil {
+		return fmt.Errorf("workspace lock: %w", err)
+	}
+	return nil
+}
+
 func writeAll(f *os.File, text []byte) error {
 	_, err := f.WriteAt(text, 0)
 	return err
