@@ -128,6 +128,9 @@ func matrix(t *testing.T, l *lab, target, role string) {
 	if err != nil {
 		t.Fatalf("listeners: %v\n%s", err, taken)
 	}
+	var silent []probe // what the kernel itself holds, as flannel's VXLAN, and answers to nobody
+	mustJSON(t, taken, &silent)
+	silent = slices.DeleteFunc(silent, func(p probe) bool { return p.Proto != "udp" })
 	t.Logf("%s has open itself: %s", target, strings.TrimSpace(taken))
 	defer func() {
 		if out, err := l.python(place{machine: target}, "end"); err != nil {
@@ -154,6 +157,9 @@ func matrix(t *testing.T, l *lab, target, role string) {
 				return
 			}
 			for i, r := range reachable {
+				if slices.Contains(silent, r.probe) && results[i] == "nothing" {
+					continue // shows neither
+				}
 				may := strings.Fields(map[string]string{"server": r.server, "agent": r.agent}[role])
 				if want := slices.Contains(may, name); answering(results[i]) != want || !want && results[i] != "nothing" {
 					t.Errorf("from %s to %s, %s: %s; reachable must be %v", name, target, r.probe, results[i], want)
@@ -197,7 +203,7 @@ func foreignTables(l *lab) map[string]string {
 	l.t.Helper()
 	out := map[string]string{}
 	for _, m := range []string{"server-1", "agent-1"} {
-		out[m] = l.shell(m, "sudo sh -c 'nft list tables | grep -v \"inet k3lab$\" | while read -r _ t; do nft --stateless list table $t; done; true'")
+		out[m] = l.shell(m, "sudo sh -c 'nft list tables | grep -v \"inet k3lab$\" | while read -r _ t; do nft --stateless list table $t 2>/dev/null; done; true'")
 	}
 	return out
 }
