@@ -5,6 +5,7 @@ func checks() []check {
 	return []check{
 		{"machine answers", onNodes, answers},
 		{"sshd takes keys only, and no root", onNodes, sshd},
+		{"firewall drops what no rule takes", onNodes, firewall},
 		{"kernel settings of a hardened node", onNodes, sysctls},
 		{"secret files are root's alone", onNodes, modes},
 		{"keys on this computer are yours alone", onCluster, private},
@@ -12,6 +13,7 @@ func checks() []check {
 		{"kubelet refuses who has no credentials", onNodes, anonymous(kubeletPort, "/pods")},
 		{"kubelet's read-only port is closed", onNodes, readOnlyKubelet},
 		{"etcd wants a client certificate", onServers, datastoreAsks},
+		{"etcd cannot be reached from agents", onAgents, closedToAgents},
 		{"API refuses old TLS", onServers, oldTLS(apiPort)},
 		{"kubelet refuses old TLS", onNodes, oldTLS(kubeletPort)},
 		{"virtual address is the lab's", onCluster, virtualAddress},

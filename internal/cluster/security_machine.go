@@ -113,3 +113,23 @@ func none(found []string, before, good string) (Verdict, string) {
 	}
 	return Bad, before + strings.Join(found, ", ")
 }
+
+// firewall is good where the machine drops what no rule of its own table takes.
+func firewall(ctx context.Context, s *Security, m *config.Machine) (Verdict, string) {
+	if _, known := s.facts[m.Name]; !known {
+		return Unknown, "no answer"
+	}
+	text, err := s.Machines.Output(ctx, m.Name, "nft", "list", "table", "inet", "k3lab")
+	if err != nil {
+		if strings.Contains(err.Error(), "No such file or directory") || strings.Contains(err.Error(), "not found") {
+			return Bad, "there is no nftables table inet k3lab"
+		}
+		return Unknown, firstLine(err.Error())
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "hook input") && strings.Contains(line, "policy drop") {
+			return OK, "nftables table inet k3lab: " + strings.TrimSpace(line)
+		}
+	}
+	return Bad, "nftables table inet k3lab has no input chain with policy drop"
+}

@@ -27,6 +27,9 @@ const (
 	soonOver = 30 * 24 * time.Hour
 )
 
+// onlyServers are the ports of the control plane that no agent has to reach.
+var onlyServers = map[int]string{2379: "etcd", 2380: "etcd peers"}
+
 func address(m *config.Machine, port int) string {
 	return net.JoinHostPort(m.IP.String(), strconv.Itoa(port))
 }
@@ -150,6 +153,17 @@ func datastoreAsks(ctx context.Context, s *Security, m *config.Machine) (Verdict
 // readOnlyKubelet is good where the port without authentication is closed.
 func readOnlyKubelet(ctx context.Context, s *Security, m *config.Machine) (Verdict, string) {
 	return s.closed(ctx, m, map[string]string{"127.0.0.1:10255": "kubelet's read-only port"})
+}
+
+// closedToAgents is good where the machine reaches none of the servers' own ports.
+func closedToAgents(ctx context.Context, s *Security, m *config.Machine) (Verdict, string) {
+	targets := map[string]string{}
+	for _, server := range s.Lab.Servers() {
+		for port, what := range onlyServers {
+			targets[address(server, port)] = what
+		}
+	}
+	return s.closed(ctx, m, targets)
 }
 
 // closed tries real connections from the machine, all at once.

@@ -84,6 +84,10 @@ func TestMachineChecks(t *testing.T) {
 	i := &inspected{facts: map[string]converger.Facts{"server-1": good, "agent-1": bad}, outputs: map[string]string{
 		"server-1: sshd -T": sshdGood, "agent-1: sshd -T": strings.Replace(sshdGood, "permitrootlogin no", "permitrootlogin yes", 1),
 	}}
+	server2 := &config.Machine{Name: "server-2"}
+	i.facts["server-2"] = converger.Facts{}
+	i.outputs["server-1: nft list table inet k3lab"] = "table inet k3lab {\n\tchain input {\n\t\ttype filter hook input priority filter - 5; policy drop;\n\t}\n}\n"
+	i.outputs["agent-1: nft list table inet k3lab"] = "table inet k3lab {\n\tchain input {\n\t\ttype filter hook input priority filter - 5; policy accept;\n\t}\n}\n"
 	gone := &config.Machine{Name: "gone"}
 	tests := map[string]struct {
 		look     func(context.Context, *Security, *config.Machine) (Verdict, string)
@@ -104,6 +108,9 @@ func TestMachineChecks(t *testing.T) {
 		"sshd of no machine":     {sshd, gone, Unknown, "command not found"},
 		"closed":                 {readOnlyKubelet, server1, OK, "tried from the machine, not reached: 127.0.0.1:10255"},
 		"closed, no machine":     {readOnlyKubelet, gone, Unknown, "no answer"},
+		"firewall":               {firewall, server1, OK, "nftables table inet k3lab: type filter hook input priority filter - 5; policy drop;"},
+		"firewall, open":         {firewall, agent1, Bad, "nftables table inet k3lab has no input chain with policy drop"},
+		"no firewall":            {firewall, server2, Bad, "there is no nftables table inet k3lab"},
 		"no connection possible": {oldTLS(apiPort), server1, Unknown, "connection refused"},
 	}
 	for name, tt := range tests {
@@ -136,6 +143,7 @@ func TestConnections(t *testing.T) {
 	})
 	looks := map[string]func(context.Context, *Security, *config.Machine) (Verdict, string){
 		"anonymous": anonymous(apiPort, "/api"), "old TLS": oldTLS(apiPort), "etcd": datastoreAsks, "expiry": expiry(apiPort),
+		"agents": closedToAgents,
 	}
 	tests := []struct {
 		look, api, etcd string
@@ -150,6 +158,8 @@ func TestConnections(t *testing.T) {
 		{"etcd", "", open, Bad, "etcd answers without a client certificate"},
 		{"etcd", "", "", Unknown, "connection refused"},
 		{"expiry", closed, "", OK, "the first to end is that of port 6443, 2084-01-29"},
+		{"agents", "", "", OK, "tried from the machine, not reached: 192.0.2.11:2379, 192.0.2.11:2380"},
+		{"agents", "", open, Bad, "reached etcd at 192.0.2.11:2379"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.look+" "+string(tt.verdict), func(t *testing.T) {
@@ -172,7 +182,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("a certificate with 19 days left: %s: %s", verdict, evidence)
 	}
 	forbids := newSecurity(&inspected{facts: map[string]converger.Facts{"agent-1": {}}, dialErr: errors.New("ssh: rejected: administratively prohibited (open failed)")})
-	if verdict, evidence := readOnlyKubelet(t.Context(), forbids, agent1); verdict != Unknown {
+	if verdict, evidence := closedToAgents(t.Context(), forbids, agent1); verdict != Unknown {
 		t.Errorf("where nothing could be tried: %s: %s", verdict, evidence)
 	}
 }
