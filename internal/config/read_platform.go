@@ -29,6 +29,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 		lab.K3s = c.k3s(o.object("k3s"))
 	}
 	lab.Firewall = c.firewall(o.object("firewall"))
+	lab.Security = c.security(o.object("security"), lab.Firewall.Enabled)
 	lab.OS = c.operatingSystem(o.object("os"))
 }
 
@@ -64,6 +65,7 @@ func (c *checker) k3s(o object) K3s {
 		AgentConfig:   c.k3sConfig(o, "agent_config"),
 		SHA256:        map[string]string{},
 	}
+	k.FlannelBackend = c.flannelBackend(o, k.CNI)
 	if k.ClusterDomain == "" {
 		k.ClusterDomain = "cluster.local"
 	}
@@ -82,6 +84,17 @@ func (c *checker) k3s(o object) K3s {
 		}
 	}
 	return k
+}
+
+func (c *checker) flannelBackend(o object, cni string) string {
+	backend := o.choice("flannel_backend", "vxlan", "vxlan", "wireguard-native", "host-gw")
+	if cni == "flannel" {
+		return backend
+	}
+	if _, key, ok := o.get("flannel_backend"); ok {
+		c.errorAt(key, "remove it, or set cni: flannel", "there is no flannel with k3s.cni: none")
+	}
+	return ""
 }
 
 func (c *checker) k3sVersion(o object) string {
@@ -143,7 +156,8 @@ func decided(key string) (instead string, ok bool) {
 		"disable-etcd": never, "node-name": "a node is called like its machine", "node-ip": "set ip in nodes.yaml",
 		"node-label": "set labels in nodes.yaml", "node-taint": "set taints in nodes.yaml",
 		"tls-san": "set tls_sans in network.yaml", "cluster-cidr": "set pod_cidr", "service-cidr": "set service_cidr",
-		"cluster-domain": "set cluster_domain", "disable": "set disable",
+		"cluster-domain": "set cluster_domain", "disable": "set disable", "flannel-backend": "set flannel_backend, or cni: none",
+		"secrets-encryption": "set security.secrets_encryption",
 	}[strings.TrimSuffix(key, "+")]
 	return instead, ok
 }

@@ -30,6 +30,7 @@ func rules() []rule {
 		{[]string{networkFile}, (*checker).searchDomain},
 		{[]string{networkFile, platformFile}, (*checker).disjointNetworks},
 		{[]string{nodesFile, platformFile}, (*checker).podNetworkSize},
+		{[]string{nodesFile, networkFile, platformFile}, (*checker).oneSegment},
 	}
 }
 

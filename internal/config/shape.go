@@ -169,7 +169,7 @@ func platformShape() *shape {
 		),
 	}
 	k3s := &shape{
-		keys: keys("version", "sha256", "cni", "pod_cidr", "service_cidr", "cluster_domain", "disable", "server_config", "agent_config"),
+		keys: keys("version", "sha256", "cni", "flannel_backend", "pod_cidr", "service_cidr", "cluster_domain", "disable", "server_config", "agent_config"),
 		other: foreignNames(
 			rename("version", same, "k3s_version", "release"),
 			rename("pod_cidr", same, "cluster_cidr", "cluster-cidr", "pod_network", "pod_subnet", "cluster_pod_cidr"),
@@ -177,6 +177,7 @@ func platformShape() *shape {
 			rename("cluster_domain", same, "cluster-domain", "dns_domain"),
 			rename("disable", toList, "disabled", "disable_components"),
 			rename("cni", same, "network_plugin"),
+			rename("flannel_backend", same, "flannel-backend"),
 		),
 	}
 	operatingSystem := &shape{
@@ -186,8 +187,14 @@ func platformShape() *shape {
 			rename("packages", toList, "apt_packages", "extra_packages"),
 		),
 	}
+	security := &shape{keys: keys("profile", "secrets_encryption", "expose_metrics")}
+	security.keys["pod_security"] = &shape{
+		keys:  keys("enforce", "warn", "audit", "exempt"),
+		other: foreignNames(rename("exempt", toList, "exemptions", "exempt_namespaces")),
+	}
+	security.keys["audit"] = &shape{keys: keys("max_age_days", "max_backups", "max_size_mib")}
 	return &shape{
-		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem, "firewall": firewallShape()},
+		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem, "firewall": firewallShape(), "security": security},
 		other: foreignNames(
 			rename("lab_name", same, "cluster_name", "labname"),
 			elsewhere("k3s.version", "k3s_version"),

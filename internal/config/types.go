@@ -16,6 +16,7 @@ type Lab struct {
 	K3s      K3s
 	OS       OS
 	Firewall Firewall
+	Security Security
 	// ServersSpread says whether servers may share a hypervisor.
 	ServersSpread Spread
 	// Sources says where each setting stands; nil in a Lab that was not loaded.
@@ -144,15 +145,18 @@ type Access struct {
 
 // K3s is the k3s block of all.yaml.
 type K3s struct {
-	Version       string            // v1.36.3+k3s1
-	SHA256        map[string]string // architecture → digest of the release binary; empty: taken from the release's checksum file
-	CNI           string            // flannel or none
-	PodCIDR       netip.Prefix
-	ServiceCIDR   netip.Prefix
-	ClusterDomain string
-	Disable       []string
-	ServerConfig  map[string]any // merged into the config.yaml of servers
-	AgentConfig   map[string]any // merged into the config.yaml of agents
+	Version string            // v1.36.3+k3s1
+	SHA256  map[string]string // architecture → digest of the release binary; empty: taken from the release's checksum file
+	CNI     string            // flannel or none
+	// FlannelBackend carries pods' traffic between nodes: vxlan,
+	// wireguard-native or host-gw; empty without flannel.
+	FlannelBackend string
+	PodCIDR        netip.Prefix
+	ServiceCIDR    netip.Prefix
+	ClusterDomain  string
+	Disable        []string
+	ServerConfig   map[string]any // merged into the config.yaml of servers
+	AgentConfig    map[string]any // merged into the config.yaml of agents
 }
 
 // OS is the os block of all.yaml.

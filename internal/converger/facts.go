@@ -29,11 +29,15 @@ func (c *Converger) Facts(ctx context.Context, q FactsRequest) (Facts, error) {
 		Units:       map[string]UnitFact{},
 		Files:       map[string]FileFact{},
 		Sysctls:     map[string]string{},
+		Modules:     map[string]bool{},
 		Interfaces:  map[string][]string{},
 	}
 	for _, p := range q.Paths {
 		_, err := os.Stat(v.at(p))
 		f.Paths[p] = err == nil
+	}
+	for _, name := range q.Modules {
+		f.Modules[name] = v.moduleThere(name)
 	}
 	for _, p := range q.DiskFree {
 		var fs unix.Statfs_t

@@ -310,6 +310,8 @@ func TestFacts(t *testing.T) {
 	f := newFakeMachine(t)
 	f.write(t, "/etc/os-release", "PRETTY_NAME=\"x\"\nID=debian\nVERSION_ID=\"13\"\n")
 	f.write(t, "/proc/meminfo", "MemTotal:        4096000 kB\n")
+	f.write(t, "/lib/modules/6.1.0/modules.dep", "kernel/drivers/net/on_disk.ko.xz: kernel/lib/none.ko\n")
+	f.write(t, "/proc/modules", "loaded 16384 0 - Live 0x0\n")
 	f.change(func(s *fakeState) {
 		s.Units["k3s.service"] = &fakeUnit{Load: "loaded", Active: "active", Sub: "running", File: "enabled", Result: "success"}
 	})
@@ -320,7 +322,7 @@ func TestFacts(t *testing.T) {
 	}
 	got, err := f.converger().Facts(t.Context(), FactsRequest{
 		Paths: []string{"/etc/hosts", "/none"}, DiskFree: []string{"/var/lib/none"}, Units: []string{"k3s.service", "none.service"},
-		Files: []string{"/tls/*.key", "/none/*"}, Sysctls: []string{"kernel.osrelease", "kernel.none"},
+		Files: []string{"/tls/*.key", "/none/*"}, Sysctls: []string{"kernel.osrelease", "kernel.none"}, Modules: []string{"on-disk", "loaded", "none"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +337,8 @@ func TestFacts(t *testing.T) {
 	got.Time, got.Arch, got.Interfaces, got.DiskFreeMiB, got.Files = Facts{}.Time, "", nil, nil, nil
 	want := Facts{
 		Hostname: "old", BootID: "boot-1", Kernel: "6.1.0", OS: OSRelease{ID: "debian", Version: "13"}, MemoryMiB: 4000,
-		Paths: map[string]bool{"/etc/hosts": true, "/none": false},
+		Paths:   map[string]bool{"/etc/hosts": true, "/none": false},
+		Modules: map[string]bool{"on-disk": true, "loaded": true, "none": false},
 		Units: map[string]UnitFact{
 			"k3s.service":  {Load: "loaded", Active: "active", Sub: "running", Enabled: "enabled", Result: "success", MainPID: 7, Restarts: 2},
 			"none.service": {Load: "not-found", Active: "inactive", Sub: "dead", MainPID: 7, Restarts: 2},

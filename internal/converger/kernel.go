@@ -208,6 +208,22 @@ func (v *view) moduleLoaded(name string) bool {
 	return false
 }
 
+// moduleThere reports whether the kernel has what the module brings, or can load
+// it. A container cannot load anything.
+func (v *view) moduleThere(name string) bool {
+	if v.moduleLoaded(name) || v.container {
+		return v.moduleLoaded(name)
+	}
+	for _, line := range v.lines("/lib/modules/" + v.text("/proc/sys/kernel/osrelease") + "/modules.dep") {
+		file, _, _ := strings.Cut(line, ":")
+		file, _, _ = strings.Cut(file[strings.LastIndex(file, "/")+1:], ".ko")
+		if strings.ReplaceAll(file, "-", "_") == strings.ReplaceAll(name, "-", "_") {
+			return true
+		}
+	}
+	return false
+}
+
 func (v *view) readModulesFile() map[string]bool {
 	out := map[string]bool{}
 	for _, line := range v.lines(modulesPath) {

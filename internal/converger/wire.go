@@ -234,6 +234,7 @@ type FactsRequest struct {
 	Units    []string `json:"units,omitempty"`     // whose state is asked
 	Files    []string `json:"files,omitempty"`     // patterns, as of path.Match, of files whose mode and age are asked
 	Sysctls  []string `json:"sysctls,omitempty"`   // kernel settings whose value is asked
+	Modules  []string `json:"modules,omitempty"`   // kernel modules that are asked for
 }
 
 // Facts is what a machine tells of itself.
@@ -250,6 +251,7 @@ type Facts struct {
 	Units       map[string]UnitFact `json:"units"`         // by unit asked
 	Files       map[string]FileFact `json:"files"`         // by path that one of the patterns asked fits; links are followed
 	Sysctls     map[string]string   `json:"sysctls"`       // by key asked; one there is not is left out
+	Modules     map[string]bool     `json:"modules"`       // by module asked: is it loaded, built in or can be loaded
 	Interfaces  map[string][]string `json:"interfaces"`    // network interface → its addresses with prefix length
 	Time        time.Time           `json:"time"`          // the machine's clock when it answered
 }

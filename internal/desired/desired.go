@@ -18,6 +18,8 @@ const (
 	TagFirewall = "firewall"
 	TagHA       = "ha"
 	TagK3s      = "k3s"
+	// TagHardening selects K3s's hardening; the files are K3s's, too.
+	TagHardening = "hardening"
 )
 
 // Tags returns all tags, in the order in which a run that goes through a state tag
@@ -39,6 +41,10 @@ type Inputs struct {
 	// JoinURL is where a server without a datastore finds the cluster; empty
 	// with Bootstrap.
 	JoinURL string
+	// EncryptSecrets is whether Secrets are encrypted in the datastore. All servers
+	// of a cluster must agree, and one that runs without must not be given it:
+	// each server would make a key of its own.
+	EncryptSecrets bool
 }
 
 // Node returns the desired state of one node of the lab.

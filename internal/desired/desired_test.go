@@ -40,7 +40,12 @@ func lab() *config.Lab {
 		K3s: config.K3s{
 			Version: "v1.36.3+k3s1", CNI: "flannel", ClusterDomain: "cluster.local",
 			PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
-			Disable: []string{"traefik", "servicelb"},
+			FlannelBackend: "vxlan", Disable: []string{"traefik", "servicelb"},
+		},
+		Security: config.Security{
+			Profile:     config.ProfileCIS,
+			PodSecurity: config.PodSecurity{Enforce: "privileged", Warn: "restricted", Audit: "restricted"},
+			Audit:       config.Audit{MaxAgeDays: 30, MaxBackups: 10, MaxSizeMiB: 100},
 		},
 		Access: config.Access{User: "k3lab", HardenSSHD: true},
 		OS:     config.OS{Timezone: "Europe/Zurich", UnattendedUpgrades: true, JournaldMaxMiB: 500},
@@ -60,7 +65,7 @@ func TestNodeGolden(t *testing.T) {
 		machine string
 		change  func(*config.Lab, *desired.Inputs)
 	}{
-		"first-server": {"server-1", func(_ *config.Lab, in *desired.Inputs) { in.Bootstrap = true }},
+		"first-server": {"server-1", func(_ *config.Lab, in *desired.Inputs) { in.Bootstrap, in.EncryptSecrets = true, true }},
 		"joining-server": {"server-3", func(_ *config.Lab, in *desired.Inputs) {
 			in.JoinURL = "https://192.0.2.11:6443"
 		}},
@@ -68,6 +73,7 @@ func TestNodeGolden(t *testing.T) {
 		"no-vip-no-cni": {"server-1", func(l *config.Lab, in *desired.Inputs) {
 			l.Machines = l.Machines[:1]
 			l.Network.VIP, l.Network.VIPName, l.K3s.CNI = netip.Addr{}, "", "none"
+			l.K3s.FlannelBackend = ""
 			l.K3s.ServerConfig = map[string]any{"etcd-expose-metrics": true}
 			in.Bootstrap = true
 		}},
@@ -79,6 +85,17 @@ func TestNodeGolden(t *testing.T) {
 		}},
 		"time-servers": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
 			l.Network.NTPServers = []string{"192.0.2.1", "time.example.org"}
+		}},
+		"server-not-hardened": {"server-1", func(l *config.Lab, in *desired.Inputs) {
+			l.Security, in.Bootstrap = config.Security{Profile: config.ProfileNone}, true
+		}},
+		"agent-not-hardened": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
+			l.Security = config.Security{Profile: config.ProfileNone, ExposeMetrics: true}
+		}},
+		"server-wireguard": {"server-1", func(l *config.Lab, in *desired.Inputs) {
+			l.K3s.FlannelBackend, in.Bootstrap = "wireguard-native", true
+			l.Security.ExposeMetrics = true
+			l.Security.PodSecurity = config.PodSecurity{Enforce: "baseline", Warn: "baseline", Audit: "restricted", Exempt: []string{"storage", "kube-system"}}
 		}},
 	}
 	for name, tt := range tests {

@@ -21,6 +21,9 @@ const (
 	// KubeconfigPath is the administrator's kubeconfig on a server.
 	KubeconfigPath = "/etc/rancher/k3s/k3s.yaml"
 
+	// WireguardModule is what flannel's backend wireguard-native needs of the kernel.
+	WireguardModule = "wireguard"
+
 	// APIPort is where servers serve the API and the supervisor.
 	APIPort = 6443
 
@@ -29,6 +32,9 @@ const (
 	configPath = configDir + "/config.yaml"
 	joinPath   = configDir + "/config.yaml.d/50-join.yaml"
 	tokenPath  = configDir + "/token"
+
+	vxlan     = "vxlan" // K3s's default
+	wireguard = "wireguard-native"
 )
 
 // Unit returns the name of the systemd unit that runs K3s on the machine.
@@ -42,7 +48,7 @@ func Unit(m *config.Machine) string {
 func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resource, error) {
 	settings := agentConfig(lab, m)
 	if m.Role == config.RoleServer {
-		settings = serverConfig(lab, m)
+		settings = serverConfig(lab, m, in)
 	}
 	text, err := marshal(settings)
 	if err != nil {
@@ -54,16 +60,25 @@ func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resourc
 		directory(configDir, 0o755),
 		directory(configDir+"/config.yaml.d", 0o755),
 		secretFile(tokenPath, in.Token+"\n"),
-		file(configPath, text, 0o600),
 	}
+	restartOn := []string{"file " + configPath, "file " + tokenPath, "binary " + binaryPath, "file " + unitPath}
 	if m.Role == config.RoleServer {
 		join, err := joinFile(in)
 		if err != nil {
 			return nil, err
 		}
-		resources = append(resources, join)
+		hardening, files, err := hardeningFiles(lab)
+		if err != nil {
+			return nil, err
+		}
+		resources = append(append(resources, join), hardening...)
+		restartOn = append(restartOn, files...)
+	}
+	if lab.K3s.FlannelBackend == wireguard {
+		resources = append(resources, converger.Resource{Module: &converger.Module{Name: WireguardModule}})
 	}
 	resources = append(resources,
+		both(file(configPath, text, 0o600)),
 		converger.Resource{Binary: &converger.Binary{
 			Path: binaryPath, SHA256: in.BinarySHA256, Source: in.BinarySource, Version: lab.K3s.Version,
 		}},
@@ -73,12 +88,16 @@ func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resourc
 	}
 	resources = append(resources,
 		file(unitPath, unitFile(m), 0o644),
-		converger.Resource{Unit: &converger.Unit{
-			Name: unit, Enabled: true, Running: true, NoBlock: !in.Bootstrap,
-			RestartOn: []string{"file " + configPath, "file " + tokenPath, "binary " + binaryPath, "file " + unitPath},
-		}},
+		both(converger.Resource{Unit: &converger.Unit{
+			Name: unit, Enabled: true, Running: true, NoBlock: !in.Bootstrap, RestartOn: restartOn,
+		}}),
 	)
-	return tagged(TagK3s, resources...), nil
+	for i := range resources {
+		if resources[i].Tags == nil {
+			resources[i].Tags = []string{TagK3s}
+		}
+	}
+	return resources, nil
 }
 
 // joinFile says how a server without a datastore finds its cluster. One that has
@@ -98,35 +117,42 @@ func joinFile(in Inputs) (converger.Resource, error) {
 	return r, nil
 }
 
-func serverConfig(lab *config.Lab, m *config.Machine) map[string]any {
-	c := nodeConfig(m)
+func serverConfig(lab *config.Lab, m *config.Machine, in Inputs) map[string]any {
+	c := nodeConfig(lab, m)
+	add(c, hardenedServer(lab))
 	c["tls-san"] = apiNames(lab)
 	c["cluster-cidr"] = lab.K3s.PodCIDR.String()
 	c["service-cidr"] = lab.K3s.ServiceCIDR.String()
 	c["cluster-domain"] = lab.K3s.ClusterDomain
 	c["write-kubeconfig-mode"] = "0600"
 	c["disable"] = slices.Sorted(slices.Values(lab.K3s.Disable))
+	if in.EncryptSecrets {
+		c["secrets-encryption"] = true
+	}
+	if lab.K3s.FlannelBackend != "" && lab.K3s.FlannelBackend != vxlan {
+		c["flannel-backend"] = lab.K3s.FlannelBackend
+	}
 	if lab.K3s.CNI == "none" {
 		c["flannel-backend"] = "none"
 		c["disable-network-policy"] = true
 	}
-	maps.Copy(c, lab.K3s.ServerConfig)
-	return c
+	return merge(c, lab.K3s.ServerConfig)
 }
 
 func agentConfig(lab *config.Lab, m *config.Machine) map[string]any {
-	c := nodeConfig(m)
+	c := nodeConfig(lab, m)
 	c["server"] = APIURL(lab)
-	maps.Copy(c, lab.K3s.AgentConfig)
-	return c
+	return merge(c, lab.K3s.AgentConfig)
 }
 
-func nodeConfig(m *config.Machine) map[string]any {
+func nodeConfig(lab *config.Lab, m *config.Machine) map[string]any {
 	c := map[string]any{
 		"node-name":  m.Name,
 		"node-ip":    m.IP.String(),
 		"token-file": tokenPath,
 	}
+	add(c, hardenedNode(lab))
+	add(c, metricsOf(lab, m))
 	var labels []string
 	for _, key := range slices.Sorted(maps.Keys(m.Labels)) {
 		labels = append(labels, key+"="+m.Labels[key])

@@ -10,8 +10,8 @@ import (
 )
 
 // sysctls are what kubelet, flannel and kube-proxy need. The vm and kernel ones
-// are those kubelet sets itself, or refuses to start without where it must
-// protect the kernel's defaults (CIS).
+// are those kubelet wants exactly so: it sets them itself, or does not start when
+// it is told to leave the kernel alone (protect-kernel-defaults).
 var sysctls = []converger.Sysctl{
 	{Key: "fs.inotify.max_user_instances", Value: "8192"},
 	{Key: "fs.inotify.max_user_watches", Value: "524288"},

@@ -81,6 +81,10 @@ func (c *converge) Plan(ctx context.Context, r report.Reporter) ([]step.Change, 
 	if refused := <-given; refused != nil {
 		return nil, refused
 	}
+	if b := c.beginning(); err == nil && b.member != "" && !b.encrypted && c.lab.Security.SecretsEncryption {
+		r.Report(report.Event{Kind: report.Warning, Message: "Secrets are not encrypted in the datastore: this cluster was begun " +
+			"without, and K3s takes steps of yours to change that (see docs/security.md)"})
+	}
 	return changes, err
 }
 
@@ -178,6 +182,7 @@ type beginning struct {
 	bootstrap string // the server that begins a new cluster; empty when there is one already
 	member    string // a server that has a datastore; empty when none has
 	running   bool   // K3s is up on some server
+	encrypted bool   // the cluster has an encryption configuration
 	unknown   string // why it is not known yet; empty when it is
 }
 
@@ -204,6 +209,7 @@ func begin(servers []*config.Machine, seen map[string]converger.Facts) beginning
 				b.member = s.Name
 			}
 			b.running = b.running || up
+			b.encrypted = b.encrypted || facts.Paths[desired.EncryptionPath]
 		}
 	}
 	switch {
@@ -231,7 +237,10 @@ func deviceOf(f converger.Facts, address netip.Addr) string {
 }
 
 func factsWanted(m *config.Machine) converger.FactsRequest {
-	return converger.FactsRequest{Paths: []string{desired.DatastorePath}, Units: []string{desired.Unit(m)}}
+	return converger.FactsRequest{
+		Paths: []string{desired.DatastorePath, desired.EncryptionPath}, Units: []string{desired.Unit(m)},
+		Modules: []string{desired.WireguardModule},
+	}
 }
 
 // desired is what the machine should look like.
@@ -249,6 +258,10 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
 			"none of the machine's network interfaces has its address %s", m.IP)
 	}
+	if c.lab.K3s.FlannelBackend == "wireguard-native" && !facts.Modules[desired.WireguardModule] {
+		return converger.State{}, fault.New(fault.Invalid, m.Name, "set k3s.flannel_backend: vxlan in ansible/group_vars/all.yaml, or give the machine a kernel that has it",
+			"its kernel %s has no module wireguard, which k3s.flannel_backend: wireguard-native needs", facts.Kernel)
+	}
 	keys, err := c.authorized()
 	if err != nil {
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at access in ansible/group_vars/all.yaml", "who may log in: %w", err)
@@ -260,6 +273,9 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		BinarySource:   fleet.Pushed(binary.SHA256),
 		Interface:      device,
 		Bootstrap:      b.bootstrap == m.Name,
+		// A cluster that is there stays as it began: its servers must agree, and
+		// turning encryption off would make its Secrets unreadable.
+		EncryptSecrets: b.encrypted || b.bootstrap != "" && c.lab.Security.SecretsEncryption,
 	}
 	if !in.Bootstrap {
 		in.JoinURL = c.joinURL(m, b)

@@ -29,7 +29,7 @@ type kernelSetting struct {
 	atLeast bool // a higher value serves as well
 }
 
-// kernelSettings are what kubelet demands, and what five of them on one kernel
+// kernelSettings are what kubelet demands, exactly so, and what five of them on one kernel
 // need beyond the defaults.
 func kernelSettings(internet bool) []kernelSetting {
 	out := []kernelSetting{
@@ -37,8 +37,8 @@ func kernelSettings(internet bool) []kernelSetting {
 		{key: "vm.panic_on_oom", value: "0"},
 		{key: "kernel.panic", value: "10"},
 		{key: "kernel.panic_on_oops", value: "1"},
-		{key: "kernel.keys.root_maxkeys", value: "1000000", atLeast: true},
-		{key: "kernel.keys.root_maxbytes", value: "25000000", atLeast: true},
+		{key: "kernel.keys.root_maxkeys", value: "1000000"},
+		{key: "kernel.keys.root_maxbytes", value: "25000000"},
 		{key: "fs.inotify.max_user_instances", value: "8192", atLeast: true},
 		{key: "fs.inotify.max_user_watches", value: "524288", atLeast: true},
 	}

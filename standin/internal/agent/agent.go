@@ -91,6 +91,7 @@ func (n Node) Run(ctx context.Context, ready func()) error {
 	k, err := kubelet.New(kubelet.Config{
 		Name: n.Name, IP: n.IP, ExternalIP: n.ExternalIP,
 		Labels: n.Labels, Taints: n.Taints, Args: n.Args, KubeletArgs: n.KubeletArgs,
+		ProxyArgs: n.ProxyArgs, ProtectKernel: n.ProtectKernel,
 		Cluster: joined.config, EtcdName: n.EtcdName, EncryptionHash: n.EncryptionHash, Voter: n.Voter, Admin: n.Admin,
 		KubeProxy: n.KubeProxy, TLS: joined.serving,
 		Client: &rest.Config{

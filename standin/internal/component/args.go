@@ -15,6 +15,11 @@ const (
 	Scheduler         = "kube-scheduler"
 )
 
+// cipherSuites are those K3s serves the API with unless it is given others.
+const cipherSuites = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384," +
+	"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256," +
+	"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"
+
 // APIServerArgs are kube-apiserver's arguments, K3s's where they can be seen
 // from outside.
 func APIServerArgs(s *options.Server, port, etcd string) []string {
@@ -53,6 +58,7 @@ func APIServerArgs(s *options.Server, port, etcd string) []string {
 		"service-cluster-ip-range":           s.ServiceCIDR,
 		"service-node-port-range":            s.NodePorts,
 		"storage-backend":                    "etcd3",
+		"tls-cipher-suites":                  cipherSuites,
 		"tls-cert-file":                      s.Dir.TLS("serving-kube-apiserver.crt"),
 		"tls-private-key-file":               s.Dir.TLS("serving-kube-apiserver.key"),
 		// Five API servers share two cores with everything else: flow control
@@ -61,6 +67,7 @@ func APIServerArgs(s *options.Server, port, etcd string) []string {
 	}
 	if s.SecretsEncryption {
 		args["encryption-provider-config"] = s.Dir.Cred("encryption-config.json")
+		args["encryption-provider-config-automatic-reload"] = "true"
 	}
 	return arguments(args, s.APIServerArgs)
 }
@@ -121,7 +128,10 @@ func SchedulerArgs(s *options.Server) []string {
 func arguments(ours map[string]string, users []string) []string {
 	repeated := map[string][]string{}
 	for _, user := range users {
-		name, value, _ := strings.Cut(strings.TrimLeft(user, "-"), "=")
+		name, value, given := strings.Cut(strings.TrimLeft(user, "-"), "=")
+		if !given {
+			value = "true"
+		}
 		if base, extends := strings.CutSuffix(name, "+"); extends {
 			if old := ours[base]; old != "" {
 				value = old + "," + value

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/component-helpers/node/util/sysctl"
 
 	"github.com/k3lab/k3lab/standin/internal/protocol"
 )
@@ -40,7 +41,10 @@ type Config struct {
 	// Args is the command line the node-args annotation shows.
 	Args        []string
 	KubeletArgs []string
-	Cluster     protocol.AgentConfig
+	ProxyArgs   []string
+	// ProtectKernel refuses a kernel that is not set as kubelet wants it.
+	ProtectKernel bool
+	Cluster       protocol.AgentConfig
 	// EtcdName is the node's datastore member; only servers have one.
 	EtcdName string
 	// EncryptionHash is the SHA-256, in hexadecimal, of what the server encrypts
@@ -63,6 +67,8 @@ type Kubelet struct {
 	config   Config
 	kube     kubernetes.Interface
 	capacity corev1.ResourceList
+	serving  *tls.Config
+	metrics  string // address of kube-proxy's
 }
 
 // New prepares a node.
@@ -76,12 +82,24 @@ func New(config Config) (*Kubelet, error) {
 			return nil, err
 		}
 	}
-	capacity := machineCapacity()
-	pods := kubeletIntArg(config.KubeletArgs, "max-pods", maxPods)
-	quantity := capacity[corev1.ResourcePods]
-	quantity.Set(pods)
-	capacity[corev1.ResourcePods] = quantity
-	return &Kubelet{config: config, kube: kube, capacity: capacity}, nil
+	flags, err := parseFlags(config.KubeletArgs)
+	if err != nil {
+		return nil, err
+	}
+	if config.ProtectKernel {
+		if err := checkKernel(sysctl.New()); err != nil {
+			return nil, err
+		}
+	}
+	k := &Kubelet{config: config, kube: kube, capacity: machineCapacity()}
+	quantity := k.capacity[corev1.ResourcePods]
+	quantity.Set(int64(flags.MaxPods))
+	k.capacity[corev1.ResourcePods] = quantity
+	if k.serving, err = secure(config.TLS, flags); err != nil {
+		return nil, err
+	}
+	k.metrics, err = proxyMetrics(config.ProxyArgs)
+	return k, err
 }
 
 func (k *Kubelet) flannel() bool { return k.config.Cluster.FlannelBackend != "none" }

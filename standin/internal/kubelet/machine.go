@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -59,22 +58,4 @@ func cniConfigured() bool {
 		}
 	}
 	return false
-}
-
-// kubeletArg returns the last value given for a kubelet argument.
-func kubeletArg(args []string, name string) string {
-	value := ""
-	for _, arg := range args {
-		if n, v, _ := strings.Cut(strings.TrimLeft(arg, "-"), "="); n == name {
-			value = v
-		}
-	}
-	return value
-}
-
-func kubeletIntArg(args []string, name string, otherwise int64) int64 {
-	if i, err := strconv.ParseInt(kubeletArg(args, name), 10, 64); err == nil {
-		return i
-	}
-	return otherwise
 }

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -30,13 +31,13 @@ func (k *Kubelet) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ServeHTTP(ctx, tls.NewListener(secure, k.config.TLS), kubeletHandler())
-	plain := []int{healthPort}
+	ServeHTTP(ctx, tls.NewListener(secure, k.serving), kubeletHandler())
+	plain := []string{local(healthPort)}
 	if k.config.KubeProxy {
-		plain = append(plain, kubeProxyMetricsPort, kubeProxyHealthPort)
+		plain = append(plain, k.metrics, local(kubeProxyHealthPort))
 	}
-	for _, port := range plain {
-		listener, err := listen(ctx, "127.0.0.1", port)
+	for _, address := range plain {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err != nil {
 			return err
 		}
@@ -44,6 +45,8 @@ func (k *Kubelet) serve(ctx context.Context) error {
 	}
 	return nil
 }
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // ServeCloudController answers the cloud controller's health port, which a
 // server has and an agent has not.

@@ -28,6 +28,9 @@ type Node struct {
 	ServerURL   string
 	LBPort      int
 	KubeletArgs []string
+	ProxyArgs   []string
+	// ProtectKernel refuses a kernel that is not set as kubelet wants it.
+	ProtectKernel bool
 	// Args is the whole command line with the configuration files expanded;
 	// the node-args annotation shows it.
 	Args []string
@@ -231,7 +234,10 @@ func parseNode(values *flags.Values, args []string) (*Node, error) {
 		ServerURL:   strings.TrimSuffix(values.String("server"), "/"),
 		LBPort:      values.Int("lb-server-port"),
 		KubeletArgs: values.Raw("kubelet-arg"),
+		ProxyArgs:   values.Raw("kube-proxy-arg"),
 		Args:        args,
+
+		ProtectKernel: values.Bool("protect-kernel-defaults"),
 	}
 	var err error
 	if n.Token, err = secret(values, "token"); err != nil {

@@ -49,10 +49,10 @@ func refusals(t *testing.T, c *cluster) {
 // joining grows the cluster to three servers and an agent.
 func joining(t *testing.T, c *cluster) {
 	before := promotions(t, c.first)
-	second := serverConfig(c.second, fmt.Sprintf("server: https://%s:6443\n", c.first.ip))
+	second := serverConfig(t, c.second, fmt.Sprintf("server: https://%s:6443\n", c.first.ip))
 	c.second.write(t, configFile, second)
-	c.third.write(t, configFile, serverConfig(c.third, fmt.Sprintf("server: https://%s:6443\n", c.second.ip)))
-	c.agent.write(t, configFile, agentConfig(c.agent, c.first))
+	c.third.write(t, configFile, serverConfig(t, c.third, fmt.Sprintf("server: https://%s:6443\n", c.second.ip)))
+	c.agent.write(t, configFile, agentConfig(t, c.agent, c.first))
 
 	agent := c.launch(t, c.agent, "agent")
 	c.launch(t, c.second, "server").waitReady(t)

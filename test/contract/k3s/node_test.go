@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k3lab/k3lab/internal/config"
 )
 
 func getNode(t *testing.T, m *machine, name string) *corev1.Node {
@@ -128,9 +130,7 @@ func serverNode(t *testing.T, c *cluster) {
 		"--disable", "traefik", "--disable", "servicelb", "--disable", "coredns",
 		"--disable", "metrics-server", "--disable", "local-storage",
 	}
-	if !c.lab.groups.unified {
-		args = append(args, "--kubelet-arg", "fail-cgroupv1=false")
-	}
+	args = append(args, hardenedArgs(t, c.first, config.RoleServer)...)
 	args = append(args, "--cluster-init", "true", "--write-kubeconfig-mode", "0640", "--tls-san", "extra.example",
 		"--node-label", "example/base=1", "--node-label", "example/ten=10", "--node-label", "example/twenty=20",
 		"--no-such-key", "1")
@@ -167,9 +167,7 @@ func serverNode(t *testing.T, c *cluster) {
 
 func agentNode(t *testing.T, c *cluster) {
 	args := []string{"agent", "--token", "********", "--node-ip", c.agent.ip, "--server", "https://" + c.first.ip + ":6443"}
-	if !c.lab.groups.unified {
-		args = append(args, "--kubelet-arg", "fail-cgroupv1=false")
-	}
+	args = append(args, hardenedArgs(t, c.agent, config.RoleAgent)...)
 	want := base(t, c.agent, args)
 	waitShape(t, c.first, want)
 }

@@ -22,7 +22,7 @@ const serverDir = "/var/lib/rancher/k3s/server/"
 
 // startFirst starts a server from a configuration file and its drop-ins.
 func startFirst(t *testing.T, c *cluster) {
-	c.first.write(t, configFile, serverConfig(c.first, `cluster-init: true
+	c.first.write(t, configFile, serverConfig(t, c.first, `cluster-init: true
 write-kubeconfig-mode: "0644"
 tls-san: [replaced.example]
 node-label: [example/base=1]
@@ -238,8 +238,8 @@ func ports(t *testing.T, c *cluster) {
 	ip := c.first.ip
 	want := map[string]bool{}
 	for _, address := range []string{
-		"*:6443", "*:10250", ip + ":2379", ip + ":2380", "127.0.0.1:2379", "127.0.0.1:2380", "127.0.0.1:2381",
-		"127.0.0.1:6444", "127.0.0.1:10248", "127.0.0.1:10249", "127.0.0.1:10256", "127.0.0.1:10257", "127.0.0.1:10258", "127.0.0.1:10259",
+		"*:6443", "*:10250", ip + ":2379", ip + ":2380", "127.0.0.1:2379", "127.0.0.1:2380", "127.0.0.1:2381", ip + ":2381",
+		"127.0.0.1:6444", "127.0.0.1:10248", ip + ":10249", "127.0.0.1:10256", ip + ":10257", "127.0.0.1:10258", ip + ":10259",
 	} {
 		want[address] = true
 	}

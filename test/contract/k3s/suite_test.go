@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/k3lab/k3lab/internal/config"
 )
 
 const token = "contract-secret"
@@ -79,10 +81,13 @@ func contract(t *testing.T, binary string) {
 		{name: "kubeconfig", run: kubeconfig},
 		{name: "ports", run: ports},
 		{name: "http", run: httpAnswers},
+		{name: "hardening", run: hardening},
 		{name: "node of a server", run: serverNode},
 		{name: "commands", run: commands},
 		{name: "snapshots", run: snapshots},
 		{name: "refusals", run: refusals},
+		{name: "refused by kubelet", run: refusedByKubelet},
+		{name: "encryption turned on later", run: encryptionLater},
 		{name: "joining", run: joining, base: true},
 		{name: "node of an agent", run: agentNode},
 		{name: "rebuilt machine", run: rebuiltMachine},
@@ -106,24 +111,18 @@ type cluster struct {
 
 // serverConfig is the configuration file of a server. What needs images from a
 // registry is left out.
-func serverConfig(m *machine, more string) string {
+func serverConfig(t *testing.T, m *machine, more string) string {
+	t.Helper()
 	return fmt.Sprintf(`token: %s
 node-ip: %s
 secrets-encryption: true
 disable: [traefik, servicelb, coredns, metrics-server, local-storage]
-%s%s`, token, m.ip, kubeletArgs(m), more)
+%s%s`, token, m.ip, hardened(t, m, config.RoleServer), more)
 }
 
-func agentConfig(m *machine, server *machine) string {
-	return fmt.Sprintf("token: %s\nnode-ip: %s\nserver: https://%s:6443\n%s", token, m.ip, server.ip, kubeletArgs(m))
-}
-
-// kubeletArgs lets kubelet accept cgroup v1, where that is what there is.
-func kubeletArgs(m *machine) string {
-	if m.lab.groups.unified {
-		return ""
-	}
-	return "kubelet-arg: [fail-cgroupv1=false]\n"
+func agentConfig(t *testing.T, m *machine, server *machine) string {
+	t.Helper()
+	return fmt.Sprintf("token: %s\nnode-ip: %s\nserver: https://%s:6443\n%s", token, m.ip, server.ip, hardened(t, m, config.RoleAgent))
 }
 
 const configFile = "/etc/rancher/k3s/config.yaml"
