@@ -73,6 +73,8 @@ func TestCluster(t *testing.T) {
 		}
 	})
 	l.phase("terraform by hand finds nothing to change", func(t *testing.T) { terraformByHand(t, l) })
+	l.phase("the cluster is hardened", func(t *testing.T) { hardened(t, l) })
+	l.phase("a change of hardening goes from server to server", func(t *testing.T) { hardeningChanges(t, l) })
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
 	l.phase("people may do what their role says", func(t *testing.T) { people(t, l) })
 	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
