@@ -31,6 +31,12 @@ func TestBench(t *testing.T) {
 		l.exit(0, "up", "--yes")
 		nothing = append(nothing, time.Since(began))
 	}
+	var playbook []time.Duration
+	for range 3 {
+		began = time.Now()
+		l.playbook(t, "site.yaml")
+		playbook = append(playbook, time.Since(began))
+	}
 	wipe(l)
 	floor := startInFloorOrder(t, l)
 
@@ -41,6 +47,9 @@ func TestBench(t *testing.T) {
 	fmt.Printf("%-44s %8.2f\n", "platform layer / floor", platform.Seconds()/floor.Seconds())
 	for i, d := range nothing {
 		fmt.Printf("%-44s %8.1fs\n", fmt.Sprintf("up with nothing to change, run %d", i+1), d.Seconds())
+	}
+	for i, d := range playbook {
+		fmt.Printf("%-44s %8.1fs\n", fmt.Sprintf("ansible-playbook site.yaml, the same, run %d", i+1), d.Seconds())
 	}
 }
 
