@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"charm.land/lipgloss/v2"
 	"github.com/pmezard/go-difflib/difflib"
@@ -122,7 +124,7 @@ func unified(c step.Change) string {
 		return "" // the detail says it
 	}
 	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: slices.Collect(strings.Lines(c.Before)), B: slices.Collect(strings.Lines(c.After)), Context: 2,
+		A: lines(c.Before), B: lines(c.After), Context: 2,
 	})
 	if err != nil {
 		return ""
@@ -131,6 +133,33 @@ func unified(c step.Change) string {
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
 		s.WriteString("        " + colour(line) + "\n")
+	}
+	return s.String()
+}
+
+// lines splits a text as diffs do: a last line without its end is marked.
+// Characters that would command the terminal are written out.
+func lines(text string) []string {
+	var out []string
+	for line := range strings.Lines(text) {
+		whole := strings.HasSuffix(line, "\n")
+		line = visible(strings.TrimSuffix(line, "\n")) + "\n"
+		if !whole {
+			line += "\\ No newline at end of file\n"
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func visible(line string) string {
+	var s strings.Builder
+	for _, r := range line {
+		if r == '\t' || unicode.IsPrint(r) {
+			s.WriteRune(r)
+			continue
+		}
+		s.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 	}
 	return s.String()
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"charm.land/lipgloss/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/k3lab/k3lab/internal/converger"
@@ -58,6 +59,32 @@ platform
 	out.Reset()
 	if err := writePlan(&out, nil, true); err != nil || out.String() != "No changes: the lab is as the settings say.\n" {
 		t.Errorf("empty plan: %q, %v", out.String(), err)
+	}
+}
+
+func TestUnified(t *testing.T) {
+	for name, tt := range map[string]struct{ before, after, want string }{
+		"the end of the last line is new": {"a: 1\nb: 2", "a: 1\nb: 2\n", `        @@ -1,2 +1,2 @@
+         a: 1
+        -b: 2
+        \ No newline at end of file
+        +b: 2
+`},
+		"what would command the terminal": {"a\n", "\x1b[2Jb\tc é\n", `        @@ -1 +1 @@
+        -a
+        +\x1b[2Jb	c é
+`},
+		"nothing": {"a\n", "a\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if _, err := lipgloss.Fprint(&out, unified(step.Change{Before: tt.before, After: tt.after})); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.want, out.String()); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
 	}
 }
 

@@ -51,7 +51,7 @@ func TestConverge(t *testing.T) {
 			files:     map[string]string{"/a": "new\n"}},
 		{name: "a secret is never shown", machine: func(t *testing.T, f *fakeMachine) { f.write(t, "/a", "old secret") },
 			resources: []Resource{{File: &File{Path: "/a", Content: "new secret", Mode: 0o644, Secret: true}}},
-			want:      []Change{{Resource: "file /a", Action: "update", Detail: "content"}},
+			want:      []Change{{Resource: "file /a", Action: "update", Detail: "secret content"}},
 			files:     map[string]string{"/a": "new secret"}},
 		{name: "a file that is no longer read is left", machine: func(t *testing.T, f *fakeMachine) { f.write(t, "/a", "old"); f.write(t, "/db/x", "") },
 			resources: []Resource{{File: &File{Path: "/a", Content: "new", Mode: 0o600, KeepIf: "/db"}}},

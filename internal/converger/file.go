@@ -61,7 +61,11 @@ func (v *view) planFile(f *File) ([]action, error) {
 			return nil, err
 		}
 		if !same {
-			details = append(details, "content")
+			what := "content"
+			if f.Secret {
+				what = "secret content"
+			}
+			details = append(details, what)
 			change.Before, change.After = shown(f, is), shown(f, f.Content)
 		}
 	}

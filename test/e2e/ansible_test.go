@@ -35,7 +35,7 @@ func (l *lab) playbook(t *testing.T, args ...string) string {
 
 var (
 	recap   = regexp.MustCompile(`(?m)^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)`)
-	changed = regexp.MustCompile(`(?m)^changed: \[(\S+)\] => (\{.*\})$`)
+	changed = regexp.MustCompile(`(?m)^changed: \[(\S+)\] => \{`)
 )
 
 // recapOf maps each host to what changed, was unreachable and failed.
@@ -51,15 +51,16 @@ func recapOf(out string) map[string]string {
 func changesOf(t *testing.T, out string) []string {
 	t.Helper()
 	var got []string
-	for _, m := range changed.FindAllStringSubmatch(out, -1) {
+	for _, m := range changed.FindAllStringSubmatchIndex(out, -1) {
 		var result struct {
 			Changes []struct{ Resource, Action string }
 		}
-		if err := json.Unmarshal([]byte(m[2]), &result); err != nil {
-			t.Fatalf("%v in %s", err, m[2])
+		text := out[m[1]-1:] // from the brace on, over as many lines as it takes
+		if err := json.NewDecoder(strings.NewReader(text)).Decode(&result); err != nil {
+			t.Fatalf("%v in %.2000s", err, text)
 		}
 		for _, c := range result.Changes {
-			got = append(got, m[1]+": "+c.Action+" "+c.Resource)
+			got = append(got, out[m[2]:m[3]]+": "+c.Action+" "+c.Resource)
 		}
 	}
 	slices.Sort(got)

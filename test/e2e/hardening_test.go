@@ -200,7 +200,9 @@ func hardeningChanges(t *testing.T, l *lab) {
 	if code := l.asks("server-2", "http://"+address+":2381/metrics"); code != "200" {
 		t.Errorf("etcd's metrics: %s", code)
 	}
-	write("\nsecurity:\n  audit: {max_size_mib: 1, max_backups: 1}\n")
+	// Metrics are said to be served, as by default, so that no later phase that
+	// turns the firewall off restarts K3s for it.
+	write("\nsecurity:\n  expose_metrics: true\n  audit: {max_size_mib: 1, max_backups: 1}\n")
 	l.exit(0, "up", "--yes")
 	whole(t, l)
 	oneAfterTheOther(t, l)
