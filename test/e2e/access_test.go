@@ -205,6 +205,7 @@ func security(t *testing.T, l *lab) {
 	same(map[string]string{}, look(0))
 
 	l.onMachine("server-2", "chmod", "0644", "/etc/rancher/k3s/k3s.yaml")
+	l.onMachine("server-1", "chmod", "0644", "/var/log/k3s/audit.log")
 	if err := os.Chmod(filepath.Join(l.dir, ".k3lab/kubeconfig"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +222,13 @@ func security(t *testing.T, l *lab) {
 		"firewall drops what no rule takes on server-3":        "failed: there is no nftables table inet k3lab",
 		"etcd cannot be reached from agents on agent-1":        "failed: reached etcd at SERVER3:2379, etcd peers at SERVER3:2380",
 		"etcd cannot be reached from agents on agent-2":        "failed: reached etcd at SERVER3:2379, etcd peers at SERVER3:2380",
+		"API requests are written to an audit log on server-1": "failed: others may read /var/log/k3s/audit.log (0644)",
 		"secret files are root's alone on server-2":            "failed: others may read /etc/rancher/k3s/k3s.yaml (0644)",
 		"keys on this computer are yours alone on cluster":     "failed: others may read " + filepath.Join(l.dir, ".k3lab/kubeconfig") + " (0644)",
 		"roles and network policies are as written on cluster": "failed: not as kubernetes/policies says: ClusterRole k3lab:admin, ClusterRole k3lab:viewer",
 	}, look(6))
 	l.onMachine("server-2", "chmod", "0600", "/etc/rancher/k3s/k3s.yaml")
+	l.onMachine("server-1", "chmod", "0600", "/var/log/k3s/audit.log")
 	if err := os.Chmod(filepath.Join(l.dir, ".k3lab/kubeconfig"), 0o600); err != nil {
 		t.Fatal(err)
 	}
