@@ -168,7 +168,7 @@ func oneLine(text string) bool { return !strings.Contains(text, "\n") }
 
 // colour paints a line of a unified diff as people know it from git.
 func colour(line string) string {
-	style := lipgloss.NewStyle()
+	style := lipgloss.NewStyle().TabWidth(lipgloss.NoTabConversion)
 	switch {
 	case strings.HasPrefix(line, "@@"):
 		style = style.Foreground(lipgloss.Cyan)

@@ -24,7 +24,7 @@ const (
 
 // Tags returns all tags, in the order in which a run that goes through a state tag
 // by tag takes them.
-func Tags() []string { return []string{TagOS, TagSSH, TagFirewall, TagHardening, TagHA, TagK3s} }
+func Tags() []string { return []string{TagOS, TagSSH, TagFirewall, TagHA, TagK3s, TagHardening} }
 
 // Inputs is what the desired state needs beside the settings.
 type Inputs struct {
