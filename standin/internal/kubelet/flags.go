@@ -127,7 +127,7 @@ func proxyMetrics(args []string) (string, error) {
 		}
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		return net.JoinHostPort(address, strconv.Itoa(kubeProxyMetricsPort)), nil
+		return net.JoinHostPort(address, strconv.Itoa(kubeProxyMetricsPort)), nil //nolint:nilerr // an address alone has no port to split off
 	}
 	return address, nil
 }
