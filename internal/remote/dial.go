@@ -44,10 +44,11 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		if err == nil {
 			return c, nil
 		}
-		if ctx.Err() == nil || last == nil {
+		ended := over(ctx)
+		if !ended || last == nil {
 			last = err
 		}
-		if ctx.Err() != nil {
+		if ended {
 			return nil, gaveUp(ctx, o, last)
 		}
 		switch {
@@ -78,6 +79,13 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 			pause = min(2*pause, retryMost)
 		}
 	}
+}
+
+// over reports whether ctx has ended. A connection attempt ends by the clock, which
+// may be a moment before the context says so.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // ErrNoAnswer says that the machine did not answer as long as it was waited for:
