@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/getsops/sops/v3"
@@ -191,19 +190,6 @@ func (d *document) encrypt() ([]byte, error) {
 	text, err := yamlStore().EmitEncryptedFile(d.tree)
 	if err != nil {
 		return nil, fmt.Errorf("secrets: %w", err)
-	}
-	return text, nil
-}
-
-// encode encrypts the document, which cannot be used after that. The value at
-// path, the one just set, must not be one that the rules leave in plain.
-func (d *document) encode(path []string) ([]byte, error) {
-	text, err := d.encrypt()
-	if err != nil {
-		return nil, err
-	}
-	if slices.Contains(d.plain(), strings.Join(path, ".")) {
-		return nil, fault.New(fault.Invalid, FileName, "another name", "%s would stand there unencrypted: its rules say so", strings.Join(path, "."))
 	}
 	return text, nil
 }

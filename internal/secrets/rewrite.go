@@ -155,8 +155,9 @@ func (s *Store) rewrite(change func(*document) error) error {
 	return s.replace(doc, known)
 }
 
-// replace encrypts the document and puts it in the place of the file. Only what
-// stood there in plain before may do so now.
+// replace encrypts the document and puts it in the place of the file; known are
+// the keys whose values may stand there in plain. What is to be written is read
+// first, so that the old file stays where nobody could decrypt the new one.
 func (s *Store) replace(doc *document, known []string) error {
 	text, err := doc.encrypt()
 	if err != nil {

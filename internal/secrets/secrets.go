@@ -11,10 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/k3lab/k3lab/internal/fault"
@@ -151,8 +151,8 @@ func (s *Store) load() (*document, error) {
 	return decode(text, s.identities)
 }
 
-// write sets one value and replaces the file. What it is to write it reads
-// first, so that the old file stays where nobody could decrypt the new one.
+// write sets one value and replaces the file. The value must not be one that the
+// rules leave in plain, not even where it stood so before.
 func (s *Store) write(path []string, v Value) error {
 	doc, err := s.load() // one to use up: encoding does
 	if err == nil && doc == nil {
@@ -164,18 +164,8 @@ func (s *Store) write(path []string, v Value) error {
 	if err != nil {
 		return err
 	}
-	text, err := doc.encode(path)
-	if err != nil {
-		return err
-	}
-	if doc, err = decode(text, s.identities); err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(s.path, text, 0o600); err != nil {
-		return fmt.Errorf("secrets: %w", err)
-	}
-	s.doc = doc
-	return nil
+	name := strings.Join(path, ".")
+	return s.replace(doc, slices.DeleteFunc(doc.known, func(known string) bool { return known == name }))
 }
 
 // KeyFile is where the age key is kept, and whether this process has made it.

@@ -86,7 +86,7 @@ func firewallHolds(t *testing.T, l *lab) {
 	// Settings that lock this computer out, and the agent's rules with them.
 	writeFile(t, network, strings.Replace(adminsOnly, src[1]+"/32", "192.0.2.0/24", 1))
 	out := l.exit(4, "up", "--yes")
-	for _, m := range []string{"server-1", "server-2", "server-3", "agent-1", "agent-2"} {
+	for _, m := range nodes {
 		if !strings.Contains(out, m+": after the change no new connection could be made, so the old state was put back: ") {
 			t.Errorf("%s: not said:\n%s", m, out)
 		}

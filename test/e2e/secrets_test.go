@@ -99,7 +99,7 @@ func (c *canaries) search(t *testing.T, l *lab) {
 	for _, name := range slices.Sorted(maps.Keys(c.values)) {
 		patterns.WriteString(c.values[name] + "\n")
 	}
-	for _, m := range l.names() {
+	for _, m := range nodes {
 		for file := range strings.Lines(onStdin(l, m, patterns.String(), "grep -rlsIF -f - /etc /home /opt /root /run /srv /tmp /usr/local /var || test $? = 1")) {
 			if file = strings.TrimSpace(file); !belongs.MatchString(file) {
 				t.Errorf("%s: a secret stands in %s", m, file)
@@ -218,10 +218,6 @@ func onStdin(l *lab, machine, text, script string) string {
 		l.t.Fatalf("%s: %s: %v\n%s", machine, script, err, &stderr)
 	}
 	return string(out)
-}
-
-func (l *lab) names() []string {
-	return []string{"server-1", "server-2", "server-3", "agent-1", "agent-2"}
 }
 
 // home is the home directory k3lab is run with.
