@@ -10,7 +10,7 @@ import (
 	"unicode"
 
 	"charm.land/lipgloss/v2"
-	"github.com/pmezard/go-difflib/difflib"
+	"github.com/rogpeppe/go-internal/diff"
 
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -119,37 +119,35 @@ func describe(c step.Change) string {
 	return text
 }
 
+// unified shows how the text changes. A text that begins or ends to be is shown
+// whole, as a change from or to nothing.
 func unified(c step.Change) string {
-	if c.Before == "" || c.Before == c.After || (oneLine(c.Before) && oneLine(c.After) && c.Detail != "") {
+	if c.Before == c.After || (oneLine(c.Before) && oneLine(c.After) && c.Detail != "") {
 		return "" // the detail says it
 	}
-	text, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: lines(c.Before), B: lines(c.After), Context: 2,
-	})
-	if err != nil {
-		return ""
-	}
+	text := diff.Diff("", printable(c.Before), "", printable(c.After))
 	var s strings.Builder
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		s.WriteString("        " + colour(line) + "\n")
+	begun := false // the names of the texts come first, and they have none
+	for line := range strings.Lines(string(text)) {
+		begun = begun || strings.HasPrefix(line, "@@")
+		if begun {
+			s.WriteString("        " + colour(strings.TrimRight(line, "\n")) + "\n")
+		}
 	}
 	return s.String()
 }
 
-// lines splits a text as diffs do: a last line without its end is marked.
-// Characters that would command the terminal are written out.
-func lines(text string) []string {
-	var out []string
+// printable writes out characters that would command the terminal.
+func printable(text string) []byte {
+	var s strings.Builder
 	for line := range strings.Lines(text) {
-		whole := strings.HasSuffix(line, "\n")
-		line = visible(strings.TrimSuffix(line, "\n")) + "\n"
-		if !whole {
-			line += "\\ No newline at end of file\n"
+		whole, ended := strings.CutSuffix(line, "\n")
+		s.WriteString(visible(whole))
+		if ended {
+			s.WriteByte('\n')
 		}
-		out = append(out, line)
 	}
-	return out
+	return []byte(s.String())
 }
 
 func visible(line string) string {

@@ -70,9 +70,18 @@ func TestUnified(t *testing.T) {
         \ No newline at end of file
         +b: 2
 `},
-		"what would command the terminal": {"a\n", "\x1b[2Jb\tc é\n", `        @@ -1 +1 @@
+		"what would command the terminal": {"a\n", "\x1b[2Jb\tc é\n", `        @@ -1,1 +1,1 @@
         -a
         +\x1b[2Jb	c é
+`},
+		"made": {"", "a\nb\n", `        @@ -0,0 +1,2 @@
+        +a
+        +b
+`},
+		"taken away": {"a\nb", "", `        @@ -1,2 +0,0 @@
+        -a
+        -b
+        \ No newline at end of file
 `},
 		"nothing": {"a\n", "a\n", ""},
 	} {

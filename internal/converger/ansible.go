@@ -187,13 +187,14 @@ func (c *Converger) missing(q Request) ([]string, error) {
 	return out, nil
 }
 
-// moduleDiff shows texts as Ansible compares them, everything else in one line.
+// moduleDiff shows texts as Ansible compares them, and in one line what one line
+// says.
 func (c Change) moduleDiff() moduleDiff {
 	line := c.Action + " " + c.Resource
 	if c.Detail != "" {
 		line += ": " + c.Detail
 	}
-	if !strings.HasPrefix(c.Resource, "file ") || c.Before == c.After {
+	if c.Before == c.After || !strings.HasPrefix(c.Resource, "file ") && !strings.Contains(c.Before+c.After, "\n") {
 		return moduleDiff{"prepared": line + "\n"}
 	}
 	return moduleDiff{"before": c.Before, "after": c.After, "before_header": line, "after_header": line}

@@ -102,6 +102,21 @@ func TestModule(t *testing.T) {
 				{"before": "", "after": "new\n", "before_header": "create file /a: mode 0644", "after_header": "create file /a: mode 0644"},
 				{"before": "old\n", "after": "new\n", "before_header": "update file /b: content", "after_header": "update file /b: content"}]}`,
 			remains: []string{"create directory /dir", "create file /a", "update file /b"}},
+		{name: "lines of ours are shown among the others", diff: true, machine: func(t *testing.T, f *fakeMachine) { f.write(t, "/a", "theirs\n") },
+			request: Request{State: State{Resources: []Resource{{Block: &Block{Path: "/a", Lines: []string{"ours"}, Mode: 0o644}}}}},
+			want: `{"changed": true, "changes": [{"resource": "block /a", "action": "update", "detail": "our lines", "made": true,
+				"before": "theirs\n", "after": "theirs\n` + blockBegin + `\nours\n# END k3lab\n"}],
+				"diff": [{"before": "theirs\n", "after": "theirs\n` + blockBegin + `\nours\n# END k3lab\n",
+				"before_header": "update block /a: our lines", "after_header": "update block /a: our lines"}]}`},
+		{name: "a link is shown in a line", diff: true,
+			machine: func(t *testing.T, f *fakeMachine) {
+				if err := os.Symlink("old", filepath.Join(f.root, "a")); err != nil {
+					t.Fatal(err)
+				}
+			},
+			request: Request{State: State{Resources: []Resource{{Link: &Link{Path: "/a", Target: "/new"}}}}},
+			want: `{"changed": true, "changes": [{"resource": "link /a", "action": "update", "detail": "old → /new", "made": true}],
+				"diff": [{"prepared": "update link /a: old → /new\n"}]}`},
 		{name: "a secret is not shown", diff: true, machine: func(t *testing.T, f *fakeMachine) { f.write(t, "/a", "old secret") },
 			request: Request{State: State{Resources: []Resource{{File: &File{Path: "/a", Content: "new secret", Mode: 0o644, Secret: true}}}}},
 			want: `{"changed": true, "changes": [{"resource": "file /a", "action": "update", "detail": "secret content", "made": true}],

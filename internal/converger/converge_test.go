@@ -64,7 +64,7 @@ func TestConverge(t *testing.T) {
 			}
 		},
 			resources: []Resource{file("/a", "mine")},
-			want:      []Change{{Resource: "file /a", Action: "update", Detail: "a symbolic link becomes a file", After: "mine"}},
+			want:      []Change{{Resource: "file /a", Action: "update", Detail: "a symbolic link becomes a file", Before: "symbolic link → other\n", After: "mine"}},
 			files:     map[string]string{"/a": "mine", "/other": "other"}},
 		{name: "a directory stands where a file should be", machine: func(t *testing.T, f *fakeMachine) { f.write(t, "/a/b", "") },
 			resources: []Resource{file("/a", "x")},

@@ -54,7 +54,12 @@ func (v *view) planFile(f *File) ([]action, error) {
 		if keep {
 			return nil, nil
 		}
-		details, change.After = append(details, "a symbolic link becomes a file"), shown(f, f.Content)
+		leads, err := os.Readlink(v.at(f.Path))
+		if err != nil {
+			return nil, err
+		}
+		details = append(details, "a symbolic link becomes a file")
+		change.Before, change.After = "symbolic link → "+leads+"\n", shown(f, f.Content)
 	case !keep:
 		is, same, err := v.compare(f, info)
 		if err != nil {
