@@ -63,7 +63,6 @@ func (c *checker) k3s(o object) K3s {
 		Disable:       []string{"traefik", "servicelb"},
 		ServerConfig:  c.k3sConfig(o, "server_config"),
 		AgentConfig:   c.k3sConfig(o, "agent_config"),
-		SHA256:        map[string]string{},
 	}
 	k.FlannelBackend = c.flannelBackend(o, k.CNI)
 	if k.ClusterDomain == "" {
@@ -73,16 +72,6 @@ func (c *checker) k3s(o object) K3s {
 		k.Disable = o.strings("disable")
 	}
 	c.components(o.key, k.Disable)
-	for _, e := range o.entries("sha256") {
-		if e.name != "amd64" && e.name != "arm64" {
-			c.errorAt(e.key, "valid: amd64, arm64", "%q is not an architecture k3lab knows", e.name)
-			continue
-		}
-		if c.expect(e.node, e.key, kindText) {
-			k.SHA256[e.name] = strings.ToLower(e.node.text)
-			c.checksum(k.SHA256[e.name], "sha256", e.key)
-		}
-	}
 	return k
 }
 

@@ -145,9 +145,8 @@ type Access struct {
 
 // K3s is the k3s block of all.yaml.
 type K3s struct {
-	Version string            // v1.36.3+k3s1
-	SHA256  map[string]string // architecture → digest of the release binary; empty: taken from the release's checksum file
-	CNI     string            // flannel or none
+	Version string // v1.36.3+k3s1
+	CNI     string // flannel or none
 	// FlannelBackend carries pods' traffic between nodes: vxlan,
 	// wireguard-native or host-gw; empty without flannel.
 	FlannelBackend string

@@ -18,6 +18,9 @@ import (
 // .k3lab/computer.yaml so that every later command in the workspace does too.
 type computer struct {
 	K3sBinary      string `yaml:"k3s_binary,omitempty"`
+	K3sBinaryDir   string `yaml:"k3s_binary_dir,omitempty"`
+	K3sReleases    string `yaml:"k3s_releases,omitempty"` // a mirror of the releases
+	K3sChannels    string `yaml:"k3s_channels,omitempty"` // a mirror of the channel server
 	ProviderMirror string `yaml:"provider_mirror,omitempty"`
 	Terraform      string `yaml:"terraform,omitempty"`
 }
@@ -26,8 +29,12 @@ const computerFile = ".k3lab/computer.yaml"
 
 // fromEnvironment is what the environment asks for.
 func fromEnvironment() (computer, error) {
-	c := computer{os.Getenv("K3LAB_K3S_BINARY"), os.Getenv("K3LAB_PROVIDER_MIRROR"), os.Getenv("K3LAB_TERRAFORM")}
-	for _, path := range []*string{&c.K3sBinary, &c.ProviderMirror} {
+	c := computer{
+		K3sBinary: os.Getenv("K3LAB_K3S_BINARY"), K3sBinaryDir: os.Getenv("K3LAB_K3S_BINARY_DIR"),
+		K3sReleases: os.Getenv("K3LAB_K3S_RELEASES"), K3sChannels: os.Getenv("K3LAB_K3S_CHANNELS"),
+		ProviderMirror: os.Getenv("K3LAB_PROVIDER_MIRROR"), Terraform: os.Getenv("K3LAB_TERRAFORM"),
+	}
+	for _, path := range []*string{&c.K3sBinary, &c.K3sBinaryDir, &c.ProviderMirror} {
 		if *path == "" {
 			continue
 		}
@@ -54,11 +61,12 @@ func readComputer(d workspace.Dir) (computer, error) {
 	if err := yaml.Unmarshal(text, &noted); err != nil {
 		return c, fault.New(fault.Invalid, computerFile, "delete it", "it cannot be read: %w", err)
 	}
-	return computer{
-		first(c.K3sBinary, noted.K3sBinary),
-		first(c.ProviderMirror, noted.ProviderMirror),
-		first(c.Terraform, noted.Terraform),
-	}, nil
+	if c.K3sBinary == "" && c.K3sBinaryDir == "" {
+		c.K3sBinary, c.K3sBinaryDir = noted.K3sBinary, noted.K3sBinaryDir
+	}
+	c.K3sReleases, c.K3sChannels = first(c.K3sReleases, noted.K3sReleases), first(c.K3sChannels, noted.K3sChannels)
+	c.ProviderMirror, c.Terraform = first(c.ProviderMirror, noted.ProviderMirror), first(c.Terraform, noted.Terraform)
+	return c, nil
 }
 
 // note writes down what the environment asks for, and says so in a sentence. It

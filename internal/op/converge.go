@@ -249,7 +249,7 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "set arch: "+facts.Arch+" in terraform/vars/nodes.yaml",
 			"the machine's processor is %s, the settings say %s", facts.Arch, m.Arch)
 	}
-	binary, err := c.supplies.binary(ctx, m.Arch)
+	binary, err := c.supplies.digest(ctx, m.Arch)
 	if err != nil {
 		return converger.State{}, err
 	}
@@ -269,8 +269,8 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 	in := desired.Inputs{
 		AuthorizedKeys: keys,
 		Token:          c.supplies.token,
-		BinarySHA256:   binary.SHA256,
-		BinarySource:   fleet.Pushed(binary.SHA256),
+		BinarySHA256:   binary,
+		BinarySource:   fleet.Pushed(binary),
 		Interface:      device,
 		Bootstrap:      b.bootstrap == m.Name,
 		// A cluster that is there stays as it began: its servers must agree, and

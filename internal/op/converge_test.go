@@ -15,11 +15,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
@@ -136,12 +136,12 @@ func (w *world) step(t *testing.T) *converge {
 		ip, _, _ := strings.Cut(w.facts[name].Interfaces["eth0"][0], "/")
 		lab.Machines = append(lab.Machines, &config.Machine{Name: name, Role: role, Enabled: true, Arch: "amd64", IP: netip.MustParseAddr(ip)})
 	}
-	given := func() (cluster.Binary, error) {
-		return cluster.Binary{Path: "k3s", SHA256: strings.Repeat("0", 64)}, nil
+	given := func() (release.File, error) {
+		return release.File{Path: "k3s", SHA256: strings.Repeat("0", 64)}, nil
 	}
 	return &converge{
 		lab: lab, machines: w, authorized: func() ([]string, error) { return []string{"ssh-ed25519 AAAA k3lab"}, nil }, keyFile: key, timeout: 50 * time.Millisecond,
-		supplies: &supplies{token: "t", found: map[string]func() (cluster.Binary, error){"amd64": given}},
+		supplies: &supplies{token: "t", source: &release.Source{Binary: "k3s"}, found: map[string]func() (release.File, error){"amd64": given}},
 		healthy: func(_ context.Context, machine string) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -260,8 +260,8 @@ func TestAWrongBinaryIsRefusedBeforeAnythingIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
 			c := w.step(t)
-			c.supplies.source.Override = "k3s"
-			c.supplies.found["amd64"] = func() (cluster.Binary, error) { return cluster.Binary{}, wrong }
+			c.supplies.source.Binary = "k3s"
+			c.supplies.found["amd64"] = func() (release.File, error) { return release.File{}, wrong }
 			change(w, c)
 			if _, err := c.Plan(context.Background(), report.Discard); !errors.Is(err, wrong) || fault.KindOf(err) != fault.Invalid {
 				t.Errorf("plan: %v, want %v", err, wrong)

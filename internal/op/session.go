@@ -3,15 +3,12 @@
 package op
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/fleet"
@@ -85,13 +82,8 @@ func open(opts LabOptions) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.supplies = &supplies{
-		token: token.Reveal(),
-		source: cluster.BinarySource{
-			Version: s.lab.K3s.Version, SHA256: s.lab.K3s.SHA256, CacheDir: s.dir.Cache(),
-			Override: first(opts.K3sBinary, s.computer.K3sBinary),
-		},
-		found: map[string]func() (cluster.Binary, error){},
+	if s.supplies, err = s.newSupplies(token.Reveal()); err != nil {
+		return nil, err
 	}
 	if s.infra, err = infra.New(s.infraOptions()); err != nil {
 		return nil, err
@@ -155,45 +147,11 @@ func first(values ...string) string {
 	return ""
 }
 
-// supplies is what machines are given: the token and the K3s binary, which is
-// looked for once for each architecture.
-type supplies struct {
-	token  string
-	source cluster.BinarySource
-	mu     sync.Mutex
-	found  map[string]func() (cluster.Binary, error)
-}
-
-func (s *supplies) binary(ctx context.Context, arch string) (cluster.Binary, error) {
-	s.mu.Lock()
-	find, ok := s.found[arch]
-	if !ok {
-		find = sync.OnceValues(func() (cluster.Binary, error) { return s.source.Find(ctx, arch) })
-		s.found[arch] = find
-	}
-	s.mu.Unlock()
-	return find()
-}
-
-// verifyGiven verifies the binary that is used instead of the release, for the
-// architecture of every node; where the release is used it does nothing.
-func (s *supplies) verifyGiven(ctx context.Context, nodes []*config.Machine) error {
-	if s.source.Override == "" {
-		return nil
-	}
-	for _, m := range nodes {
-		if _, err := s.binary(ctx, m.Arch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // steps is the story of up: what plan shows, in the order it is applied.
 func (s *session) steps(watch *watch) step.Sequence {
 	layers := map[string]step.Sequence{
 		LayerInfra:    {provision{infra.Provision(s.infra), s}},
-		LayerPlatform: {s.converge(watch.timeout)},
+		LayerPlatform: s.platform(watch.timeout),
 		LayerCluster:  {watch, policies{s, watch}},
 	}
 	var steps step.Sequence
@@ -203,6 +161,15 @@ func (s *session) steps(watch *watch) step.Sequence {
 		}
 	}
 	return steps
+}
+
+// platform is the steps of that layer; what is locked already is not planned.
+func (s *session) platform(timeout time.Duration) step.Sequence {
+	converge := s.converge(timeout)
+	if len(s.unlocked()) == 0 {
+		return step.Sequence{converge}
+	}
+	return step.Sequence{&pin{s}, converge}
 }
 
 // converge is the step that has the machines as they should be.

@@ -36,6 +36,7 @@ func commands() map[string]command {
 		"kill-api":   {1, "SANDBOX", killAPI},
 		"layout":     {2, "NAME DIR ENDPOINT=SANDBOX…", layout},
 		"as-nobody":  {2, "N ARGUMENT…", asNobody},
+		"releases":   {1, "DIR", releases},
 	}
 	out := map[string]command{}
 	for name, c := range all {
