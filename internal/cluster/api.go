@@ -22,6 +22,7 @@ type Node struct {
 	Roles   []string `json:"roles"`
 	Version string   `json:"version"` // of the kubelet
 	Voter   bool     `json:"voter"`   // K3s says its etcd member votes
+	BootID  string   `json:"-"`       // of the machine when its kubelet started
 }
 
 // Nodes lists the nodes through the first of the API addresses that answers;
@@ -77,7 +78,7 @@ func list(ctx context.Context, kubeconfig []byte, url string) ([]Node, error) {
 }
 
 func describe(n *corev1.Node) Node {
-	out := Node{Name: n.Name, Version: n.Status.NodeInfo.KubeletVersion}
+	out := Node{Name: n.Name, Version: n.Status.NodeInfo.KubeletVersion, BootID: n.Status.NodeInfo.BootID}
 	for _, c := range n.Status.Conditions {
 		switch c.Type {
 		case corev1.NodeReady:

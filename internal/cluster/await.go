@@ -21,6 +21,9 @@ type Await struct {
 	// Accept drops problems that are expected, as nodes without a network plugin
 	// are with cni: none.
 	Accept func(*Member) bool
+	// Also says what else keeps a member from being whole; empty when nothing
+	// does. May be nil.
+	Also func(*Member) string
 	// Interval between two looks; everything is read anew each time.
 	Interval time.Duration
 	// MaxRestarts by systemd of one unit, counted from the first look on.
@@ -65,7 +68,14 @@ func (a *Await) open(h *Health) map[string]string {
 	open := map[string]string{}
 	for i := range h.Members {
 		m := &h.Members[i]
-		if p := m.Problem(); p != "" && (a.Accept == nil || !a.Accept(m)) {
+		p := m.Problem()
+		if p != "" && a.Accept != nil && a.Accept(m) {
+			p = ""
+		}
+		if p == "" && a.Also != nil {
+			p = a.Also(m)
+		}
+		if p != "" {
 			open[m.Name] = p
 		}
 	}

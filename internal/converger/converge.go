@@ -240,6 +240,8 @@ func (v *view) planResource(r Resource) ([]action, error) {
 		return v.planClock()
 	case r.Nftables != nil:
 		return v.planNftables(r.Nftables)
+	case r.Upgrades != nil:
+		return v.planUpgrades()
 	}
 	return nil, fmt.Errorf("says nothing this converger knows")
 }

@@ -66,6 +66,10 @@ func (c *Converger) Facts(ctx context.Context, q FactsRequest) (Facts, error) {
 			f.Sysctls[key] = strings.Join(strings.Fields(string(text)), " ")
 		}
 	}
+	if q.Reboot {
+		v.container = f.Container
+		f.Reboot = v.rebootReason()
+	}
 	f.Time = time.Now()
 	return f, nil
 }

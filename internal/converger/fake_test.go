@@ -31,7 +31,8 @@ type fakeMachine struct {
 type fakeState struct {
 	Units    map[string]*fakeUnit `json:"units"`
 	Packages map[string]string    `json:"packages"`
-	Tables   map[string]string    `json:"tables"` // what nft lists
+	Tables   map[string]string    `json:"tables"`   // what nft lists
+	Upgrades string               `json:"upgrades"` // what apt-get would do
 }
 
 type fakeUnit struct {
@@ -141,7 +142,7 @@ func (f *fakeMachine) run(_ context.Context, _ []string, args ...string) ([]byte
 	}
 	s := f.load()
 	out, err := f.answer(&s, args)
-	if reads := []string{"show", "dpkg-query", "journalctl", "unshare", "--stateless"}; !slices.Contains(reads, args[0]) && !slices.Contains(reads, args[1]) {
+	if reads := []string{"show", "dpkg-query", "journalctl", "unshare", "--stateless", "--simulate"}; !slices.Contains(reads, args[0]) && !slices.Contains(reads, args[1]) {
 		f.ran = append(f.ran, strings.Join(args, " "))
 		f.save(s)
 	}
@@ -162,8 +163,14 @@ func (f *fakeMachine) answer(s *fakeState, args []string) (string, error) {
 		}
 		return out.String(), &programError{args: args, code: 1, stderr: "no packages found matching something"}
 	case "apt-get":
-		if args[1] == "update" {
+		switch args[1] {
+		case "update":
 			s.Packages["updated"] = "ii"
+			return "", nil
+		case "--simulate":
+			return s.Upgrades, nil
+		case "dist-upgrade":
+			s.Upgrades = ""
 			return "", nil
 		}
 		for _, name := range args[slices.Index(args, "--")+1:] {

@@ -43,6 +43,8 @@ func (r Resource) ID() string {
 		return "clock"
 	case r.Nftables != nil:
 		return "nftables " + r.Nftables.Table
+	case r.Upgrades != nil:
+		return "packages"
 	}
 	return ""
 }

@@ -64,7 +64,7 @@ func (w *writer) installAvailable(ctx context.Context, names []string) error {
 	var listsErr error
 	updated := false
 	if !w.view.packageListsThere() {
-		listsErr, updated = w.updateLists(ctx), true
+		listsErr, updated = updateLists(ctx, w.programs, w.lockWait), true
 	}
 	for len(names) > 0 {
 		err := w.aptInstall(ctx, names)
@@ -72,7 +72,7 @@ func (w *writer) installAvailable(ctx context.Context, names []string) error {
 			return err
 		}
 		if !updated {
-			listsErr, updated = w.updateLists(ctx), true
+			listsErr, updated = updateLists(ctx, w.programs, w.lockWait), true
 			continue
 		}
 		rest := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
@@ -113,22 +113,28 @@ func isRefused(said, name string) bool {
 }
 
 func (w *writer) aptInstall(ctx context.Context, names []string) error {
-	args := append([]string{"apt-get", "install", "--yes", "--quiet", "--no-install-recommends",
-		fmt.Sprintf("--option=DPkg::Lock::Timeout=%d", int(w.lockWait.Seconds())),
-		"--option=Dpkg::Options::=--force-confdef", "--option=Dpkg::Options::=--force-confold", "--"}, names...)
+	args := slices.Concat([]string{"apt-get", "install", "--yes", "--quiet", "--no-install-recommends"}, w.unattended(), []string{"--"}, names)
 	_, err := w.programs.run(ctx, packageEnv, args...)
 	return err
 }
 
+// unattended has apt-get keep files of the configuration that were edited, and
+// wait for the lock of installations.
+func (w *writer) unattended() []string {
+	return []string{fmt.Sprintf("--option=DPkg::Lock::Timeout=%d", int(w.lockWait.Seconds())),
+		"--option=Dpkg::Options::=--force-confdef", "--option=Dpkg::Options::=--force-confold"}
+}
+
 // updateLists waits itself while another program updates them: apt-get waits for
 // the lock of installations only.
-func (w *writer) updateLists(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, w.lockWait)
+func updateLists(ctx context.Context, p programs, wait time.Duration, options ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	again := time.NewTicker(2 * time.Second)
 	defer again.Stop()
 	for {
-		_, err := w.programs.run(ctx, packageEnv, "apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any")
+		args := append([]string{"apt-get", "update", "--quiet", "--option=APT::Update::Error-Mode=any"}, options...)
+		_, err := p.run(ctx, packageEnv, args...)
 		if err == nil || !lockHeld.MatchString(err.Error()) {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Where the converger keeps its own memory on a machine.
@@ -42,12 +43,15 @@ type view struct {
 	unitsErr    error
 	packages    map[string]string // name → dpkg's status, e.g. "ii"
 	packagesErr error
+	upgrades    upgrades
+	upgradesErr error
+	lockWait    time.Duration     // how long another program may update package lists
 	sysctls     map[string]string // what our file says
 	modules     map[string]bool   // what our file says
 }
 
 func observe(root string, p programs, s State) *view {
-	return &view{root: root, state: s, queries: queries{p}, planned: map[string]bool{}, synchronised: synchronised}
+	return &view{root: root, state: s, queries: queries{p}, planned: map[string]bool{}, synchronised: synchronised, lockWait: lockWait}
 }
 
 // gather reads at once what takes long or serves many resources.
@@ -72,6 +76,8 @@ func (v *view) gather(ctx context.Context) {
 			units = append(units, swapServices...)
 		case r.Package != nil:
 			packages = append(packages, r.Package.Name)
+		case r.Upgrades != nil:
+			wait.Go(func() { v.upgrades, v.upgradesErr = v.queries.upgrades(ctx, v, v.lockWait) })
 		case r.Nftables != nil:
 			t := &tableState{}
 			v.tables[r.Nftables.Table] = t

@@ -61,6 +61,7 @@ type Resource struct {
 	Keys      *AuthorizedKeys `json:"authorized_keys,omitempty"`
 	Clock     *Clock          `json:"clock,omitempty"`
 	Nftables  *Nftables       `json:"nftables,omitempty"`
+	Upgrades  *Upgrades       `json:"upgrades,omitempty"`
 	// Unless names where the resource is not wanted; there it is left alone.
 	Unless *Unless `json:"unless,omitempty"`
 }
@@ -163,6 +164,10 @@ type Package struct {
 	Name string `json:"name"`
 }
 
+// Upgrades has no installed package older than what its archives have. Files of the
+// configuration that were edited stay as they are.
+type Upgrades struct{}
+
 // Unit is a systemd unit's state. A change to any of RestartOn restarts a
 // running unit; a change to any of ReloadOn reloads it.
 type Unit struct {
@@ -235,6 +240,7 @@ type FactsRequest struct {
 	Files    []string `json:"files,omitempty"`     // patterns, as of path.Match, of files whose mode and age are asked
 	Sysctls  []string `json:"sysctls,omitempty"`   // kernel settings whose value is asked
 	Modules  []string `json:"modules,omitempty"`   // kernel modules that are asked for
+	Reboot   bool     `json:"reboot,omitempty"`    // whether it should be rebooted is asked
 }
 
 // Facts is what a machine tells of itself.
@@ -254,6 +260,7 @@ type Facts struct {
 	Modules     map[string]bool     `json:"modules"`       // by module asked: is it loaded, built in or can be loaded
 	Interfaces  map[string][]string `json:"interfaces"`    // network interface → its addresses with prefix length
 	Time        time.Time           `json:"time"`          // the machine's clock when it answered
+	Reboot      string              `json:"reboot"`        // if asked: why it should be rebooted; empty when there is no reason
 }
 
 // OSRelease is from /etc/os-release.

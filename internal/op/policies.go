@@ -92,11 +92,11 @@ func (p policies) Apply(ctx context.Context, w step.Writer, changes []step.Chang
 
 // connect waits for the API: where K3s was restarted a moment ago, it may be
 // between two servers.
-func (p policies) connect(ctx context.Context) (*cluster.Client, error) {
+func (s *session) connect(ctx context.Context) (*cluster.Client, error) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		client, err := p.client(ctx)
+		client, err := s.client(ctx)
 		if err == nil {
 			return client, nil
 		}

@@ -97,10 +97,22 @@ func (w *watch) accept(m *cluster.Member) bool {
 
 // member waits until one member is whole again, as between two restarts.
 func (w *watch) member(ctx context.Context, name string) error {
+	return w.memberSince(ctx, name, "")
+}
+
+// memberSince waits until one member is whole, after the boot with this ID where
+// one is given: until its kubelet reports, the node is what it was before.
+func (w *watch) memberSince(ctx context.Context, name, boot string) error {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	accept := func(m *cluster.Member) bool { return m.Name != name || w.accept(m) }
-	a := cluster.Await{Observer: w.observer(), Fetch: w.fetch, Accept: accept, Interval: lookEvery, MaxRestarts: restartsAllowed}
+	booted := func(m *cluster.Member) string {
+		if m.Name == name && boot != "" && (m.Node == nil || m.Node.BootID != boot) {
+			return "its kubelet has not reported since the machine booted"
+		}
+		return ""
+	}
+	a := cluster.Await{Observer: w.observer(), Fetch: w.fetch, Accept: accept, Also: booted, Interval: lookEvery, MaxRestarts: restartsAllowed}
 	_, err := a.Run(ctx, report.Discard)
 	return err
 }

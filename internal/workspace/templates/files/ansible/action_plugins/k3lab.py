@@ -21,7 +21,7 @@ import json
 import os
 import shlex
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_text
 from ansible.plugins.action import ActionBase
 
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         part = self._task.args.get("part", "everything")
         if part not in PARTS:
-            raise AnsibleActionFail(f"part: {part!r} is none of {', '.join(PARTS)}")
+            raise AnsibleError(f"part: {part!r} is none of {', '.join(PARTS)}")
         answer = self._desired(task_vars)
         node = self._node(answer, task_vars["inventory_hostname"])
         try:
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):
         if node.get("unreachable"):
             raise AnsibleConnectionFailure(node["error"])
         if node.get("error"):
-            raise AnsibleActionFail(node["error"])
+            raise AnsibleError(node["error"])
         return node
 
     def _ask(self, task_vars, name):
@@ -115,7 +115,7 @@ class ActionModule(ActionBase):
                     self._copy(supply)
             answer = self._run(node, arguments)
             if answer.pop("missing", None):
-                raise AnsibleActionFail(f"{', '.join(missing)} did not arrive on the machine")
+                raise AnsibleError(f"{', '.join(missing)} did not arrive on the machine")
         for asked in answer.pop("confirm", []):
             self._confirm(node, asked)
         return answer
@@ -131,7 +131,7 @@ class ActionModule(ActionBase):
                 return
         except (AnsibleConnectionFailure, ValueError) as error:
             said = to_text(error)
-        raise AnsibleActionFail(
+        raise AnsibleError(
             "after the change no new connection could confirm it; the machine puts its old state back by itself within "
             f"{asked['seconds']} s. Correct the settings that concern SSH, the firewall and admin_networks: {said}"
         )
@@ -147,7 +147,7 @@ class ActionModule(ActionBase):
             return json.loads(done["stdout"])
         except ValueError:
             said = (done.get("stderr") or done["stdout"]).strip()
-            raise AnsibleActionFail(f"the converger ended with {done['rc']}: {said}") from None
+            raise AnsibleError(f"the converger ended with {done['rc']}: {said}") from None
 
     def _execute(self, converger, arguments):
         if self._is_pipelining_enabled("new"):
@@ -171,7 +171,7 @@ class ActionModule(ActionBase):
         done = self._low_level_execute_command(f"/bin/sh -c {shlex.quote(script)}")
         if done["rc"] != 0:
             said = done.get("stderr", "").strip() or "its SHA-256 differs; look at the machine's disk and memory"
-            raise AnsibleActionFail(f"{supply['from']} could not be copied to the machine: {to_text(said)}")
+            raise AnsibleError(f"{supply['from']} could not be copied to the machine: {to_text(said)}")
 
     def _tmp(self):
         if not self._connection._shell.tmpdir:

@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 
@@ -43,11 +43,11 @@ class ActionModule(ActionBase):
         try:
             done = subprocess.run(command, cwd=where, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         except OSError as error:
-            raise AnsibleActionFail(
+            raise AnsibleError(
                 f"{program} cannot be run ({error.strerror}): put k3lab into your PATH, or set the variable k3lab_program"
             ) from error
         if done.returncode != 0:
-            raise AnsibleActionFail(self._reason(done.stderr) or f"{program} desired ended with {done.returncode}")
+            raise AnsibleError(self._reason(done.stderr) or f"{program} desired ended with {done.returncode}")
         # Events come first, one a line; the document is the last.
         return json.loads(done.stdout.strip().splitlines()[-1])
 
