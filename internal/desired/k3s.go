@@ -120,6 +120,7 @@ func joinFile(in Inputs) (converger.Resource, error) {
 func serverConfig(lab *config.Lab, m *config.Machine, in Inputs) map[string]any {
 	c := nodeConfig(lab, m)
 	add(c, hardenedServer(lab))
+	add(c, etcdTimes(lab))
 	c["tls-san"] = apiNames(lab)
 	c["cluster-cidr"] = lab.K3s.PodCIDR.String()
 	c["service-cidr"] = lab.K3s.ServiceCIDR.String()

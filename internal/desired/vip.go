@@ -12,14 +12,32 @@ const (
 	keepalivedUnit = "keepalived.service"
 	keepalivedPath = "/etc/keepalived/keepalived.conf"
 	checkPath      = "/etc/keepalived/k3s-ready"
+	// stoppedPath says 1 while K3s is stopped or dead, else 0. It is gone after a boot.
+	stoppedPath   = "/run/k3lab-k3s-stopped"
+	stoppedDropIn = "/etc/systemd/system/" + ServerUnit + ".d"
+)
+
+// How long etcd goes without its leader before it elects another, and how often
+// the leader shows itself, both in milliseconds. An election begins after one to
+// two times the first. K3s's own 5000 and 500 would leave the API unable to write
+// for up to ten seconds; etcd's own 1000 and 100 hold elections whenever a disk or
+// a hypervisor is slow.
+const (
+	electionTimeout   = 2000
+	heartbeatInterval = 200
 )
 
 // virtualAddress keeps the VIP on a server whose API is ready.
 //
 // All servers have the same priority, so one that comes back takes nothing away
-// from the one that serves; the health check raises the priority, so a server
-// whose API is ready wins over one whose API is not. Peers are named, because
-// many home networks drop multicast.
+// from the one that serves. Peers are named, because many home networks drop
+// multicast. Three things move the address:
+//
+//   - A machine that says nothing for three and a half adverts has lost it.
+//   - K3s that stops or dies has systemd say so in a file, which keepalived
+//     watches: it gives the address up at once. So a restart hands it over.
+//   - The health check raises the priority, so a server whose API is ready wins
+//     over one whose API hangs; where none is ready the address stays.
 func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.Resource {
 	check := file(checkPath, readyCheck, 0o755)
 	conf := file(keepalivedPath, keepalivedConf(lab, m, in.Interface), 0o644)
@@ -28,6 +46,8 @@ func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.R
 		converger.Resource{Package: &converger.Package{Name: "keepalived"}},
 		directory("/etc/keepalived", 0o755),
 		check, conf,
+		directory(stoppedDropIn, 0o755),
+		file(stoppedDropIn+"/50-vip.conf", stoppedText, 0o644),
 		converger.Resource{Unit: &converger.Unit{
 			Name: keepalivedUnit, Enabled: true, Running: true,
 			RestartOn: []string{"file " + keepalivedPath},
@@ -35,10 +55,34 @@ func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.R
 	)
 }
 
-// readyCheck asks the server's own API whether it is ready, datastore included.
+// stoppedText has systemd tell keepalived how K3s is. ExecStop comes before the
+// signal that ends K3s, ExecStopPost also after it was killed or did not start.
+const stoppedText = header + `[Service]
+ExecStartPre=/bin/sh -c "echo 0 > ` + stoppedPath + `"
+ExecStop=/bin/sh -c "echo 1 > ` + stoppedPath + `"
+ExecStopPost=/bin/sh -c "echo 1 > ` + stoppedPath + `"
+`
+
+// etcdTimes has servers that share an address find a new leader of the datastore
+// as fast as the address moves.
+func etcdTimes(lab *config.Lab) map[string]any {
+	if !lab.Network.VIP.IsValid() || len(lab.Servers()) < 2 {
+		return nil
+	}
+	return map[string]any{"etcd-arg": []string{
+		fmt.Sprintf("election-timeout=%d", electionTimeout),
+		fmt.Sprintf("heartbeat-interval=%d", heartbeatInterval),
+	}}
+}
+
+// readyCheck asks the server's own API whether it is ready, datastore included. One
+// answer that is too late counts: a second, this patience and the time after which
+// another server takes the address must stay below five seconds together. It does
+// no harm where it was a false alarm: the address goes to a server that is ready
+// for as long as that takes, and stays there, or nowhere.
 const readyCheck = `#!/bin/sh
 ` + header + `tls=/var/lib/rancher/k3s/server/tls
-exec curl --silent --fail --output /dev/null --max-time 2 \
+exec curl --silent --fail --output /dev/null --max-time 1.5 \
   --cacert "$tls/server-ca.crt" --cert "$tls/client-admin.crt" --key "$tls/client-admin.key" \
   https://127.0.0.1:6443/readyz
 `
@@ -58,15 +102,24 @@ func keepalivedConf(lab *config.Lab, m *config.Machine, device string) string {
   router_id %s
   enable_script_security
   script_user root
+  vrrp_version 3
+  vrrp_priority -20
+  vrrp_garp_master_delay 1
   vrrp_garp_master_refresh 60
+}
+
+track_file k3s_stopped {
+  file %q
+  weight 0
+  init_file 0
 }
 
 vrrp_script k3s_ready {
   script %q
-  interval 2
-  timeout 3
-  rise 1
-  fall 2
+  interval 1
+  timeout 2
+  rise 2
+  fall 1
   weight 50
 }
 
@@ -75,14 +128,17 @@ vrrp_instance api {
   interface %s
   virtual_router_id %d
   priority 100
-  advert_int 1
+  advert_int 0.4
 %s  virtual_ipaddress {
     %s/%d dev %s
+  }
+  track_file {
+    k3s_stopped
   }
   track_script {
     k3s_ready
   }
 }
-`, m.Name, checkPath, device, lab.Network.VRRPID, unicast,
+`, m.Name, stoppedPath, checkPath, device, lab.Network.VRRPID, unicast,
 		lab.Network.VIP, lab.Network.VIP.BitLen(), device)
 }

@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -164,21 +159,6 @@ func drift(t *testing.T, l *lab) {
 	}
 }
 
-// apiAnswers asks the API through the VIP, as kubectl would.
-func apiAnswers(l *lab) bool {
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(l.dir, ".k3lab/kubeconfig"))
-	if err != nil {
-		return false
-	}
-	config.Timeout = 2 * time.Second
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return false
-	}
-	nodes, err := client.CoreV1().Nodes().List(context.Background(), metav1.ListOptions{})
-	return err == nil && len(nodes.Items) == 5
-}
-
 // holder is the server that has the VIP.
 func holder(t *testing.T, l *lab, vip netip.Addr) string {
 	t.Helper()
@@ -200,20 +180,6 @@ func vipOf(t *testing.T, l *lab) netip.Addr {
 	b := cidr.Addr().As4()
 	b[3] = 10
 	return netip.AddrFrom4(b)
-}
-
-func oneServerDies(t *testing.T, l *lab) {
-	api := newProxmox(t, l.sandbox())
-	victim := holder(t, l, vipOf(t, l)) // the worst one to lose
-	api.power(victim, "stop", "stopped")
-	took := eventually(t, 10*time.Second, "the API answers through the VIP", func() bool { return apiAnswers(l) })
-	t.Logf("%s, which held the VIP, was killed; the API answered again after %.1fs", victim, took.Seconds())
-	out := l.exit(6, "status")
-	if !strings.Contains(out, victim+": does not answer SSH") {
-		t.Errorf("status does not name %s:\n%s", victim, out)
-	}
-	api.power(victim, "start", "running")
-	eventually(t, 3*time.Minute, "the cluster is whole again", func() bool { _, err := l.run("-C", l.dir, "status"); return err == nil })
 }
 
 func quorumLost(t *testing.T, l *lab) {
