@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -248,7 +249,8 @@ func nodePorts(lab *config.Lab) string {
 	return "30000-32767"
 }
 
-// flannelBackend is how flannel carries pod traffic between machines.
+// flannelBackend is how flannel carries pod traffic between machines: what the
+// user gave K3s itself wins, as it does in K3s's configuration.
 func flannelBackend(lab *config.Lab) string {
 	if lab.K3s.CNI != "flannel" {
 		return ""
@@ -256,5 +258,5 @@ func flannelBackend(lab *config.Lab) string {
 	if text, ok := lab.K3s.ServerConfig["flannel-backend"].(string); ok && text != "" {
 		return text
 	}
-	return "vxlan"
+	return cmp.Or(lab.K3s.FlannelBackend, "vxlan")
 }
