@@ -23,6 +23,7 @@ var tiers = [][]string{
 	{"internal/cli"},
 	{"internal/op"},
 	{"internal/infra", "internal/desired", "internal/fleet", "internal/cluster", "internal/sandbox", "internal/tfprovider", "internal/workspace"},
+	{"internal/sshkey"},
 	{"internal/remote", "internal/pve", "internal/converger", "internal/secrets", "internal/release"},
 	{"internal/step", "internal/report", "internal/config", "internal/fault"},
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -59,29 +61,50 @@ func (a *app) editAgain(wrong error) bool {
 	return err == nil && strings.TrimSpace(answer) != "no"
 }
 
+// rotation is what rotate does to a secret that machines know, too.
+type rotation struct {
+	run  func(context.Context, op.UpOptions) (*op.UpResult, error)
+	tell string // what a person is asked to agree to
+}
+
+func rotations() map[string]rotation {
+	return map[string]rotation{
+		"k3s_token": {op.RotateToken,
+			"The cluster gets a new token, and K3s is restarted on every machine, servers one at a time."},
+		"ssh_private_key": {op.RotateKey,
+			"All machines get a new key for k3lab to log in with, and forget the one there is."},
+	}
+}
+
 func (a *app) rotateSecretsCommand() *cobra.Command {
 	var opts op.UpOptions
 	var yes bool
 	c := &cobra.Command{
-		Use: "rotate [k3s_token]", Short: "Encrypt the secrets anew, or give the cluster a new token",
+		Use: "rotate [k3s_token|ssh_private_key]", Short: "Encrypt the secrets anew, or give the lab a new token or SSH key",
 		Long: "Without an argument: a new data key for secrets.sops.yaml, for the recipients that\n" +
 			".sops.yaml names now. Who was removed there cannot read what is set from now on.\n\n" +
 			"k3s_token: a new token for the cluster. K3s is restarted on every machine, servers one\n" +
 			"at a time; pods go on running. The old token stays under k3s_tokens_retired, because a\n" +
 			"datastore snapshot is restored with the token it was taken under.\n\n" +
+			"ssh_private_key: a new key to log in with. Every machine is told of it and tried with it\n" +
+			"before the old one is taken away. The old one stays under ssh_private_keys_retired,\n" +
+			"because a machine that is set back to a snapshot knows only that.\n\n" +
 			"A Proxmox API token is rotated there (Datacenter, Permissions, API Tokens), then given\n" +
 			"to k3lab secrets set proxmox_api_tokens.ENDPOINT.",
-		Args: cobra.MaximumNArgs(1),
+		Args:      cobra.MaximumNArgs(1),
+		ValidArgs: slices.Sorted(maps.Keys(rotations())),
 		RunE: func(c *cobra.Command, args []string) error {
-			switch {
-			case len(args) == 0:
+			if len(args) == 0 {
 				return op.RekeySecrets(a.dir)
-			case args[0] != "k3s_token":
-				return fault.New(fault.Failed, args[0], "k3lab secrets set "+args[0], "only k3s_token can be rotated; others are set")
-			case !yes && !a.interactive():
-				return fault.New(fault.Failed, "", "k3lab secrets rotate k3s_token --yes", "K3s is restarted on every machine, and nobody can be asked here")
 			}
-			return a.rotateToken(c.Context(), opts, yes)
+			r, known := rotations()[args[0]]
+			switch {
+			case !known:
+				return fault.New(fault.Failed, args[0], "k3lab secrets set "+args[0], "only k3s_token and ssh_private_key can be rotated; others are set")
+			case !yes && !a.interactive():
+				return fault.New(fault.Failed, args[0], "k3lab secrets rotate "+args[0]+" --yes", "every machine is changed, and nobody can be asked here")
+			}
+			return a.rotate(c.Context(), r, opts, yes)
 		},
 	}
 	a.labFlags(c, &opts.LabOptions)
@@ -91,7 +114,7 @@ func (a *app) rotateSecretsCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) rotateToken(ctx context.Context, opts op.UpOptions, yes bool) error {
+func (a *app) rotate(ctx context.Context, r rotation, opts op.UpOptions, yes bool) error {
 	view := a.view()
 	opts.Dir, opts.Reporter = a.dir, view
 	opts.Confirm = func(plan step.Plan) (bool, error) {
@@ -101,13 +124,12 @@ func (a *app) rotateToken(ctx context.Context, opts op.UpOptions, yes bool) erro
 		return a.confirmPlan(ctx, view, plan)
 	}
 	if !yes {
-		ok, err := a.ask(ctx, view, func() error { return nil },
-			"The cluster gets a new token, and K3s is restarted on every machine, servers one at a time.", "yes")
+		ok, err := a.ask(ctx, view, func() error { return nil }, r.tell, "yes")
 		if err != nil || !ok {
 			return errors.Join(err, view.Close())
 		}
 	}
-	result, err := op.RotateToken(ctx, opts)
+	result, err := r.run(ctx, opts)
 	view.Close()
 	if err != nil {
 		return err

@@ -37,12 +37,11 @@ func (v *view) planAuthorizedKeys(k *AuthorizedKeys) ([]action, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	missing := err != nil
-	wanted := map[string]bool{}
-	for _, line := range k.Keys {
-		wanted[keyOf(line)] = true
-	}
+	wanted, retired := keySet(k.Keys), keySet(k.Retired)
 	merge := func(text string) string {
-		return withBlock(text, k.Keys, func(line string) bool { return bare(line) && wanted[keyOf(line)] })
+		return withBlock(text, k.Keys, func(line string) bool {
+			return bare(line) && wanted[keyOf(line)] || retired[keyOf(line)]
+		})
 	}
 	after := merge(text)
 	var actions []action
@@ -133,6 +132,14 @@ func keyOf(line string) string {
 		return m[1] + " " + m[2]
 	}
 	return ""
+}
+
+func keySet(lines []string) map[string]bool {
+	set := map[string]bool{}
+	for _, line := range lines {
+		set[keyOf(line)] = true
+	}
+	return set
 }
 
 // bare reports whether the line is a key without options, which somebody else's

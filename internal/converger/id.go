@@ -157,13 +157,19 @@ func (r Resource) validate() error {
 
 // validate refuses what would leave nobody a way in.
 func (k *AuthorizedKeys) validate() error {
-	errs := []error{matches(userName, k.User, "user name"), singleLines(k.Keys)}
+	errs := []error{matches(userName, k.User, "user name"), singleLines(k.Keys), singleLines(k.Retired)}
 	if len(k.Keys) == 0 {
 		errs = append(errs, errors.New("lists no key, so nobody could log in"))
 	}
 	for _, line := range k.Keys {
 		if keyOf(line) == "" || !bare(line) {
 			errs = append(errs, fmt.Errorf("%q is no public key", line))
+		}
+	}
+	keys := keySet(k.Keys)
+	for _, line := range k.Retired {
+		if keyOf(line) == "" || keys[keyOf(line)] {
+			errs = append(errs, fmt.Errorf("%q cannot be retired: it is no public key, or one that may log in", line))
 		}
 	}
 	return errors.Join(errs...)

@@ -123,6 +123,9 @@ type Block struct {
 type AuthorizedKeys struct {
 	User string   `json:"user"`
 	Keys []string `json:"keys"` // as in authorized_keys, without options; at least one
+	// Retired keys are removed also where somebody else has put them, as a first
+	// boot that is gone through again does.
+	Retired []string `json:"retired,omitempty"`
 }
 
 // Clock is looked at only: one that nobody keeps synchronised is told.

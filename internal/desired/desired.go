@@ -31,10 +31,11 @@ type Inputs struct {
 	// AuthorizedKeys are who may log in, as lines of authorized_keys; among them
 	// the key k3lab logs in with.
 	AuthorizedKeys []string
-	Token          string // cluster token agreed beforehand; secret
-	BinarySHA256   string // hex digest of the K3s binary for the machine's architecture
-	BinarySource   string // path on the machine the binary is installed from
-	Interface      string // network interface that holds the machine's address; servers need it for the VIP
+	RetiredKeys    []string // lines of authorized_keys that nobody may log in with any more
+	Token          string   // cluster token agreed beforehand; secret
+	BinarySHA256   string   // hex digest of the K3s binary for the machine's architecture
+	BinarySource   string   // path on the machine the binary is installed from
+	Interface      string   // network interface that holds the machine's address; servers need it for the VIP
 	// Bootstrap makes this server begin a new cluster. It may be set for one
 	// server only, and only while no server has a datastore.
 	Bootstrap bool
@@ -63,6 +64,11 @@ func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error
 	s.Resources = append(s.Resources, k3s...)
 	s.Resources = once(s.Resources)
 	return s, nil
+}
+
+// LogIn is the part of a node's desired state that says who may log in.
+func LogIn(lab *config.Lab, m *config.Machine, in Inputs) converger.State {
+	return converger.State{Machine: m.Name, Resources: tagged(TagSSH, authorizedKeys(lab, in))}
 }
 
 // once drops packages that stand there already: the settings may list one that

@@ -66,7 +66,11 @@ func secureShell(lab *config.Lab, in Inputs) []converger.Resource {
 	reload := converger.Resource{Unit: &converger.Unit{Name: sshUnit, AsIs: true, ReloadOn: []string{conf.ID()}}}
 	conf.Guarded, reload.Guarded = true, true // a new connection must prove that one can still log in
 	return tagged(TagSSH,
-		converger.Resource{Keys: &converger.AuthorizedKeys{User: lab.Access.User, Keys: in.AuthorizedKeys}},
+		authorizedKeys(lab, in),
 		banner, conf, reload,
 	)
+}
+
+func authorizedKeys(lab *config.Lab, in Inputs) converger.Resource {
+	return converger.Resource{Keys: &converger.AuthorizedKeys{User: lab.Access.User, Keys: in.AuthorizedKeys, Retired: in.RetiredKeys}}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/k3lab/k3lab/internal/fleet"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/sshkey"
 	"github.com/k3lab/k3lab/internal/step"
 )
 
@@ -59,7 +60,7 @@ type converge struct {
 	machines   machines
 	supplies   *supplies
 	keyFile    string                                          // to log in with; infra makes it
-	authorized func() ([]string, error)                        // who may log in
+	authorized func() (sshkey.Keys, error)                     // who may log in
 	healthy    func(ctx context.Context, machine string) error // waits until that member is whole again
 	timeout    time.Duration                                   // for a machine to boot
 
@@ -267,7 +268,8 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at access in ansible/group_vars/all.yaml", "who may log in: %w", err)
 	}
 	in := desired.Inputs{
-		AuthorizedKeys: keys,
+		AuthorizedKeys: keys.Authorized,
+		RetiredKeys:    keys.Retired,
 		Token:          c.supplies.token,
 		BinarySHA256:   binary,
 		BinarySource:   fleet.Pushed(binary),

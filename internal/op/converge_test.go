@@ -22,6 +22,7 @@ import (
 	"github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
+	"github.com/k3lab/k3lab/internal/sshkey"
 	"github.com/k3lab/k3lab/internal/step"
 )
 
@@ -140,7 +141,7 @@ func (w *world) step(t *testing.T) *converge {
 		return release.File{Path: "k3s", SHA256: strings.Repeat("0", 64)}, nil
 	}
 	return &converge{
-		lab: lab, machines: w, authorized: func() ([]string, error) { return []string{"ssh-ed25519 AAAA k3lab"}, nil }, keyFile: key, timeout: 50 * time.Millisecond,
+		lab: lab, machines: w, authorized: func() (sshkey.Keys, error) { return sshkey.Keys{Authorized: []string{"ssh-ed25519 AAAA k3lab"}}, nil }, keyFile: key, timeout: 50 * time.Millisecond,
 		supplies: &supplies{token: "t", source: &release.Source{Binary: "k3s"}, found: map[string]func() (release.File, error){"amd64": given}},
 		healthy: func(_ context.Context, machine string) error {
 			w.mu.Lock()

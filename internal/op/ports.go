@@ -25,21 +25,24 @@ const keepAlive = 20 * time.Second
 // newFleet reaches machines by SSH with the workspace's key and pinned host keys.
 func (s *session) newFleet() *fleet.Fleet {
 	return fleet.New(fleet.Options{
-		Dial: func(ctx context.Context, name string) (remote.Runner, error) {
-			m := s.lab.Machine(name)
-			if m == nil {
-				return nil, fault.New(fault.Invalid, name, "k3lab status", "there is no machine of that name")
-			}
-			return remote.Dial(ctx, remote.Options{
-				Machine:    name,
-				Address:    net.JoinHostPort(m.IP.String(), "22"),
-				User:       s.lab.Access.User,
-				KeyFile:    s.keyFile(),
-				KnownHosts: s.dir.KnownHosts(),
-				AuthGrace:  s.patience,
-				KeepAlive:  keepAlive,
-			})
-		},
+		Dial: func(ctx context.Context, name string) (remote.Runner, error) { return s.dial(ctx, name, s.keyFile()) },
+	})
+}
+
+// dial logs in to a machine with a private key.
+func (s *session) dial(ctx context.Context, name, keyFile string) (remote.Runner, error) {
+	m := s.lab.Machine(name)
+	if m == nil {
+		return nil, fault.New(fault.Invalid, name, "k3lab status", "there is no machine of that name")
+	}
+	return remote.Dial(ctx, remote.Options{
+		Machine:    name,
+		Address:    net.JoinHostPort(m.IP.String(), "22"),
+		User:       s.lab.Access.User,
+		KeyFile:    keyFile,
+		KnownHosts: s.dir.KnownHosts(),
+		AuthGrace:  s.patience,
+		KeepAlive:  keepAlive,
 	})
 }
 

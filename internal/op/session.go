@@ -15,8 +15,8 @@ import (
 	"github.com/k3lab/k3lab/internal/infra"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/secrets"
+	"github.com/k3lab/k3lab/internal/sshkey"
 	"github.com/k3lab/k3lab/internal/step"
-	"github.com/k3lab/k3lab/internal/tfprovider"
 	"github.com/k3lab/k3lab/internal/workspace"
 )
 
@@ -73,10 +73,8 @@ func open(opts LabOptions) (*session, error) {
 	if s.secrets, err = secrets.Open(s.dir.Root()); err != nil {
 		return nil, err
 	}
-	if s.lab.Access.KeyFile == "" {
-		if err := tfprovider.Restore(s.dir.SSHKey(), s.dir.Path(secrets.FileName)); err != nil {
-			return nil, err
-		}
+	if err := s.restoreKey(); err != nil {
+		return nil, err
 	}
 	token, err := s.secrets.Get("k3s_token")
 	if err != nil {
@@ -181,8 +179,29 @@ func (s *session) converge(timeout time.Duration) *converge {
 }
 
 // authorized are who may log in: the settings' keys and the one k3lab logs in with.
-func (s *session) authorized() ([]string, error) {
-	return tfprovider.AuthorizedKeys(s.keyFile(), s.lab.Access.PublicKeys)
+func (s *session) authorized() (sshkey.Keys, error) {
+	return s.keyPair().Keys(s.lab.Access.PublicKeys)
+}
+
+// restoreKey has the file of k3lab's own key as the secrets file has it. Where
+// there is no key pair yet, or no longer, a plan says it.
+func (s *session) restoreKey() error {
+	if s.lab.Access.KeyFile != "" {
+		return nil
+	}
+	if _, err := s.keyPair().Restore(); !errors.Is(err, sshkey.ErrLost) {
+		return err
+	}
+	return nil
+}
+
+// keyPair is what k3lab logs in with.
+func (s *session) keyPair() sshkey.Pair {
+	pair := sshkey.Pair{File: s.dir.SSHKey(), SecretsFile: s.dir.Path(secrets.FileName)}
+	if s.lab.Access.KeyFile != "" {
+		pair.Own = s.keyFile()
+	}
+	return pair
 }
 
 // checkNodes refuses what no operation on the cluster can work with.

@@ -1,6 +1,7 @@
 package op
 
 import (
+	"os"
 	"slices"
 
 	"github.com/k3lab/k3lab/internal/fault"
@@ -17,6 +18,12 @@ func SSHCommand(opts LabOptions, machine string, command []string) ([]string, er
 	m := s.lab.Machine(machine)
 	if m == nil {
 		return nil, fault.New(fault.Invalid, machine, "k3lab status", "there is no machine of that name")
+	}
+	if err := s.restoreKey(); err != nil {
+		// The way to a machine stays open to who has the key and not the secrets.
+		if _, missing := os.Stat(s.keyFile()); missing != nil {
+			return nil, err
+		}
 	}
 	argv := []string{
 		"ssh", "-i", s.keyFile(), "-o", "IdentitiesOnly=yes",

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/tfsdk"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/k3lab/k3lab/internal/sshkey"
 )
 
 // sshKey is resource k3lab_ssh_key: the key pair to log in with. Its private
@@ -68,9 +70,9 @@ func (*sshKey) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, r
 	}
 	// No key pair of ours was there before: the user's own was.
 	first := req.State.Raw.IsNull() || was.ExistingKeyFile.ValueString() != ""
-	public, err := m.pair().restore()
+	public, err := m.pair().Restore()
 	switch {
-	case errors.Is(err, errKeyLost) && first: // it will be made
+	case errors.Is(err, sshkey.ErrLost) && first: // it will be made
 		m.PublicKey, m.Fingerprint = types.StringUnknown(), types.StringUnknown()
 		m.AuthorizedKeys = types.ListUnknown(types.StringType)
 		resp.Diagnostics.Append(resp.Plan.Set(ctx, &m)...)
@@ -102,7 +104,7 @@ func (*sshKey) Read(ctx context.Context, req resource.ReadRequest, resp *resourc
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	public, err := m.pair().restore()
+	public, err := m.pair().Restore()
 	if err != nil {
 		fail(&resp.Diagnostics, err)
 		return
@@ -127,7 +129,7 @@ func put(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, diags *diag.D
 	if diags.HasError() {
 		return
 	}
-	public, err := m.pair().create()
+	public, err := m.pair().Create()
 	if err != nil {
 		fail(diags, err)
 		return
@@ -136,21 +138,21 @@ func put(ctx context.Context, plan tfsdk.Plan, state *tfsdk.State, diags *diag.D
 	diags.Append(state.Set(ctx, &m)...)
 }
 
-func (m *sshKeyModel) pair() keyPair {
-	return keyPair{m.PrivateKeyPath.ValueString(), m.SecretsFile.ValueString(), m.ExistingKeyFile.ValueString()}
+func (m *sshKeyModel) pair() sshkey.Pair {
+	return sshkey.Pair{File: m.PrivateKeyPath.ValueString(), SecretsFile: m.SecretsFile.ValueString(), Own: m.ExistingKeyFile.ValueString()}
 }
 
 func (m *sshKeyModel) compute(ctx context.Context, public ssh.PublicKey) diag.Diagnostics {
 	var users []string
 	diags := m.UserPublicKeys.ElementsAs(ctx, &users, true)
-	keys, err := authorized(users, public)
+	keys, err := sshkey.Authorized(users, public)
 	if err != nil {
 		fail(&diags, err)
 		return diags
 	}
 	list, d := types.ListValueFrom(ctx, types.StringType, keys)
 	diags.Append(d...)
-	m.PublicKey, m.AuthorizedKeys = types.StringValue(line(public)), list
+	m.PublicKey, m.AuthorizedKeys = types.StringValue(sshkey.Line(public)), list
 	m.Fingerprint = types.StringValue(ssh.FingerprintSHA256(public))
 	return diags
 }

@@ -54,6 +54,7 @@ func people(t *testing.T, l *lab) {
 		}
 		return speaks(t, path)
 	}
+	issued("vera", "admin") // whose role is then another: the new one takes the old one away
 	viewer, operator, admin := issued("vera", "viewer"), issued("otto", "operator"), issued("ada", "admin")
 	pod := func(namespace string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "try", Namespace: namespace}, Spec: corev1.PodSpec{

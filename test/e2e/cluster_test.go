@@ -84,6 +84,7 @@ func TestCluster(t *testing.T) {
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
+	l.phase("the machines get a new key", func(t *testing.T) { newLoginKey(t, l) })
 	l.phase("secrets are only where they belong", func(t *testing.T) { canaries.search(t, l) })
 	l.phase("destroy removes the machines", func(t *testing.T) {
 		l.exit(0, "destroy", "--name", l.name)

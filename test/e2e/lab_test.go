@@ -151,6 +151,8 @@ type sandbox struct {
 	CAFile  string `json:"ca_file"`
 	CIDR    string `json:"cidr"`
 	Gateway string `json:"gateway"`
+
+	Hypervisors []struct{ Name string } `json:"hypervisors"`
 }
 
 func (l *lab) sandbox() sandbox {

@@ -353,7 +353,7 @@ func encryptionLater(t *testing.T, c *cluster) {
 		t.Skip("the stand-in cannot change encryption")
 	}
 	defer m.remove(t, "/var/lib/rancher/k3s/server", "/var/lib/rancher/k3s/agent")
-	with := serverConfig(t, m, "cluster-init: true\ndisable-agent: true\n")
+	with := serverConfig(t, m, "cluster-init: true\n")
 	m.write(t, configFile, strings.Replace(with, "secrets-encryption: true\n", "", 1))
 	p := m.start(t, "server")
 	p.waitReady(t)
@@ -367,6 +367,13 @@ func encryptionLater(t *testing.T, c *cluster) {
 	p = m.start(t, "server")
 	defer p.stop(t)
 	p.waitReady(t)
+	wait(t, "the server's Node says which configuration it has", func() error {
+		r := m.k3s(t, "kubectl", "get", "node", m.name, "-o", `jsonpath={.metadata.annotations.k3s\.io/encryption-config-hash}`)
+		if r.code != 0 || r.stdout == "" {
+			return fmt.Errorf("%s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
 	m.ok(t, "secrets-encrypt", "rotate-keys")
 	wait(t, "Secrets are encrypted", func() error {
 		r := m.k3s(t, "secrets-encrypt", "status")

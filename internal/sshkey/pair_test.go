@@ -1,4 +1,4 @@
-package tfprovider
+package sshkey
 
 import (
 	"crypto/ecdsa"
@@ -18,7 +18,7 @@ import (
 )
 
 // workspaceWith makes a workspace of a user of its own; empty texts are left out.
-func workspaceWith(t *testing.T, inFile, inSecrets string) keyPair {
+func workspaceWith(t *testing.T, inFile, inSecrets string) Pair {
 	t.Helper()
 	home, dir := t.TempDir(), t.TempDir()
 	t.Setenv("HOME", home)
@@ -27,16 +27,16 @@ func workspaceWith(t *testing.T, inFile, inSecrets string) keyPair {
 		t.Setenv(name, "")
 		os.Unsetenv(name)
 	}
-	k := keyPair{file: filepath.Join(dir, ".k3lab/ssh/id_ed25519"), secretsFile: filepath.Join(dir, secrets.FileName)}
+	k := Pair{File: filepath.Join(dir, ".k3lab/ssh/id_ed25519"), SecretsFile: filepath.Join(dir, secrets.FileName)}
 	if inFile != "" {
-		writeKey(t, k.file, inFile)
+		writeKey(t, k.File, inFile)
 	}
 	if inSecrets != "" {
 		store, err := secrets.Open(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := store.Set(secrets.NewValue(inSecrets), secretKey); err != nil {
+		if err := store.Set(secrets.NewValue(inSecrets), SecretName); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +60,7 @@ func newKey(t *testing.T) (private, public string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return private, line(signer.PublicKey())
+	return private, Line(signer.PublicKey())
 }
 
 // TestKeyPair: wherever the key is, it is that one and both places have it
@@ -87,7 +87,7 @@ func TestKeyPair(t *testing.T) {
 			restoreErr: "ssh_private_key in secrets.sops.yaml is no private key: ssh: no key found",
 			createErr:  "ssh_private_key in secrets.sops.yaml is no private key: ssh: no key found"},
 	}
-	calls := map[string]func(keyPair) (ssh.PublicKey, error){"restore": keyPair.restore, "create": keyPair.create}
+	calls := map[string]func(Pair) (ssh.PublicKey, error){"restore": Pair.Restore, "create": Pair.Create}
 	for name, tt := range tests {
 		for call, get := range calls {
 			t.Run(name+"/"+call, func(t *testing.T) {
@@ -95,10 +95,10 @@ func TestKeyPair(t *testing.T) {
 				want := map[string]string{"restore": tt.restoreErr, "create": tt.createErr}[call]
 				public, err := get(k)
 				if want != "" {
-					if err == nil || strings.ReplaceAll(err.Error(), k.file, "FILE") != want {
+					if err == nil || strings.ReplaceAll(err.Error(), k.File, "FILE") != want {
 						t.Errorf("got  %v\nwant %s", err, want)
 					}
-					if text, _ := os.ReadFile(k.file); string(text) != tt.file {
+					if text, _ := os.ReadFile(k.File); string(text) != tt.file {
 						t.Errorf("the file was changed to %q", text)
 					}
 					return
@@ -106,8 +106,8 @@ func TestKeyPair(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if tt.restoreErr == "" && line(public) != publicA {
-					t.Errorf("got %s, want %s", line(public), publicA)
+				if tt.restoreErr == "" && Line(public) != publicA {
+					t.Errorf("got %s, want %s", Line(public), publicA)
 				}
 				k.isKept(t, public)
 			})
@@ -116,24 +116,24 @@ func TestKeyPair(t *testing.T) {
 }
 
 // isKept checks that the file, its public half and the secret are that key.
-func (k keyPair) isKept(t *testing.T, public ssh.PublicKey) {
+func (k Pair) isKept(t *testing.T, public ssh.PublicKey) {
 	t.Helper()
-	text, err := os.ReadFile(k.file)
+	text, err := os.ReadFile(k.File)
 	if err != nil {
 		t.Fatal(err)
 	}
 	signer, err := ssh.ParsePrivateKey(text)
-	if err != nil || line(signer.PublicKey()) != line(public) || !strings.HasSuffix(string(text), "\n") {
+	if err != nil || Line(signer.PublicKey()) != Line(public) || !strings.HasSuffix(string(text), "\n") {
 		t.Errorf("the file holds another key, or is not as ssh wants it: %v", err)
 	}
-	store, err := secrets.Open(filepath.Dir(k.secretsFile))
+	store, err := secrets.Open(filepath.Dir(k.SecretsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kept, err := store.Get(secretKey); err != nil || strings.TrimSpace(kept.Reveal()) != strings.TrimSpace(string(text)) {
+	if kept, err := store.Get(SecretName); err != nil || strings.TrimSpace(kept.Reveal()) != strings.TrimSpace(string(text)) {
 		t.Errorf("the secrets hold another key: %v", err)
 	}
-	for path, mode := range map[string]os.FileMode{k.file: 0o600, filepath.Dir(k.file): 0o700} {
+	for path, mode := range map[string]os.FileMode{k.File: 0o600, filepath.Dir(k.File): 0o700} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want mode %v", path, info, err, mode)
 		}
@@ -156,31 +156,31 @@ func TestUsersOwnKey(t *testing.T) {
 	}
 	tests := map[string]struct{ private, public, wantErr string }{
 		"plain":                       {private: plain},
-		"with a passphrase":           {private: string(pem.EncodeToMemory(block)), public: line(public)},
+		"with a passphrase":           {private: string(pem.EncodeToMemory(block)), public: Line(public)},
 		"with a passphrase, no .pub":  {private: string(pem.EncodeToMemory(block)), wantErr: "public key of a key with a passphrase: open OWN.pub: no such file or directory"},
 		"gone":                        {wantErr: "private key: open OWN: no such file or directory"},
-		"a public key":                {private: line(public), wantErr: "OWN is no private key: ssh: no key found"},
+		"a public key":                {private: Line(public), wantErr: "OWN is no private key: ssh: no key found"},
 		"with a broken public beside": {private: string(pem.EncodeToMemory(block)), public: "hello", wantErr: "OWN.pub: ssh: no key found"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			k := workspaceWith(t, "", "")
-			k.own = filepath.Join(t.TempDir(), "mine")
+			k.Own = filepath.Join(t.TempDir(), "mine")
 			if tt.private != "" {
-				writeKey(t, k.own, tt.private)
+				writeKey(t, k.Own, tt.private)
 			}
 			if tt.public != "" {
-				writeKey(t, k.own+".pub", tt.public)
+				writeKey(t, k.Own+".pub", tt.public)
 			}
-			got, err := k.create()
+			got, err := k.Create()
 			if tt.wantErr != "" {
-				if err == nil || strings.ReplaceAll(err.Error(), k.own, "OWN") != tt.wantErr {
+				if err == nil || strings.ReplaceAll(err.Error(), k.Own, "OWN") != tt.wantErr {
 					t.Errorf("got  %v\nwant %s", err, tt.wantErr)
 				}
-			} else if err != nil || tt.public != "" && line(got) != tt.public {
+			} else if err != nil || tt.public != "" && Line(got) != tt.public {
 				t.Errorf("got %v, %v", got, err)
 			}
-			for _, path := range []string{k.file, k.secretsFile} {
+			for _, path := range []string{k.File, k.SecretsFile} {
 				if _, err := os.Stat(path); err == nil {
 					t.Errorf("%s was written", path)
 				}
@@ -216,7 +216,7 @@ func TestAuthorized(t *testing.T) {
 				tt.users[0] = bare(other) + "\n" + bare(ours)
 				tt.wantErr = strings.Replace(tt.wantErr, `A\nB`, bare(other)+`\n`+bare(ours), 1)
 			}
-			got, err := authorized(tt.users, public)
+			got, err := Authorized(tt.users, public)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
