@@ -17,12 +17,13 @@ type Converger struct {
 	root     string
 	programs programs
 	lockWait time.Duration // how long another program may hold the package manager
+	ear      ear
 }
 
 // New returns a converger of the machine whose root directory is given; "/" is
 // the machine itself.
 func New(root string) *Converger {
-	return &Converger{root: root, programs: system{}, lockWait: lockWait}
+	return &Converger{root: root, programs: system{}, lockWait: lockWait, ear: hear}
 }
 
 // action is one change and the way to make it. Notices and resources that could
@@ -87,6 +88,9 @@ func (c *Converger) Apply(ctx context.Context, q Request, emit func(Change)) err
 	}
 	w := newWriter(v, c.programs, actions)
 	w.emit, w.lockWait = emit, c.lockWait
+	listening, stop := context.WithCancel(ctx)
+	defer stop()
+	w.listen(listening, q, c.ear)
 	return w.apply(ctx, actions, newGuarding(actions, unlockGuard), emit)
 }
 

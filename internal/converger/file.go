@@ -31,6 +31,9 @@ func (v *view) planFile(f *File) ([]action, error) {
 		if err := w.check(ctx, f); err != nil {
 			return err
 		}
+		if err := w.unclaimed(ctx, f); err != nil {
+			return err
+		}
 		w.noteUnitFile(f.Path)
 		return w.replace(f.Path, strings.NewReader(f.Content), a)
 	}

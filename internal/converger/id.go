@@ -117,7 +117,7 @@ func (r Resource) validate() error {
 	}
 	switch {
 	case r.File != nil:
-		return errors.Join(absolute(r.File.Path), mode(r.File.Mode), checkable(r.File.Check))
+		return errors.Join(absolute(r.File.Path), mode(r.File.Mode), checkable(r.File.Check), r.File.Claims.validate())
 	case r.Directory != nil:
 		return errors.Join(absolute(r.Directory.Path), mode(r.Directory.Mode))
 	case r.Absent != nil:

@@ -86,6 +86,22 @@ type File struct {
 	// KeepIf: where this path exists, an existing File.Path is left as it is
 	// (content not compared), because what it says is no longer read.
 	KeepIf string `json:"keep_if,omitempty"`
+	// Claims is what the machine begins to use in its network with this content.
+	// Where somebody else is found to use it, the file is not put in place.
+	Claims *Claims `json:"claims,omitempty"`
+}
+
+// Claims are an address that several machines take turns to have, and the VRRP ID
+// by which they agree on whose turn it is. The network is listened to for some
+// seconds, while what comes before the file is done.
+type Claims struct {
+	Interface string   `json:"interface"`
+	Address   string   `json:"address"` // IPv4
+	VRRPID    int      `json:"vrrp_id"`
+	Own       []string `json:"own"` // addresses of the machines that may use both
+	// The settings to change where somebody else does, as errors name them.
+	AddressSetting string `json:"address_setting"`
+	IDSetting      string `json:"id_setting"`
 }
 
 // Directory is a directory; its content is not looked at.

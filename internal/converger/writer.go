@@ -23,14 +23,15 @@ type writer struct {
 	pending  pending
 	emit     func(Change) // tells of what takes long
 	lockWait time.Duration
-	refused  map[string]error // packages that cannot be had
+	refused  map[string]error      // packages that cannot be had
+	verdicts map[string]chan error // whether somebody else has what a file claims, by its path
 
 	reloadFirst bool // unit files changed: systemd must read them before a unit is started
 	reloadLast  bool // units were enabled: systemd must read that before it is asked again
 }
 
 func newWriter(v *view, p programs, actions []action) *writer {
-	w := &writer{view: v, programs: p, selected: map[string]bool{}, done: map[string]error{}, refused: map[string]error{}, emit: func(Change) {}, lockWait: lockWait,
+	w := &writer{view: v, programs: p, selected: map[string]bool{}, done: map[string]error{}, refused: map[string]error{}, verdicts: map[string]chan error{}, emit: func(Change) {}, lockWait: lockWait,
 		pending: v.pending.clone(), reloadFirst: v.pending.DaemonReload}
 	for _, a := range actions {
 		if a.make != nil {

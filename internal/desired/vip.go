@@ -41,6 +41,7 @@ const (
 func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.Resource {
 	check := file(checkPath, readyCheck, 0o755)
 	conf := file(keepalivedPath, keepalivedConf(lab, m, in.Interface), 0o644)
+	conf.File.Claims = claims(lab, in.Interface)
 	return tagged(TagHA,
 		converger.Resource{Package: &converger.Package{Name: "curl"}},
 		converger.Resource{Package: &converger.Package{Name: "keepalived"}},
@@ -86,6 +87,16 @@ exec curl --silent --fail --output /dev/null --max-time 1.5 \
   --cacert "$tls/server-ca.crt" --cert "$tls/client-admin.crt" --key "$tls/client-admin.key" \
   https://127.0.0.1:6443/readyz
 `
+
+// claims are looked at before keepalived gets settings that are new: an address or
+// a VRRP ID that somebody else has would take the API away, or a router.
+func claims(lab *config.Lab, device string) *converger.Claims {
+	const settings = " in terraform/vars/network.yaml"
+	return &converger.Claims{
+		Interface: device, Address: lab.Network.VIP.String(), VRRPID: lab.Network.VRRPID, Own: addresses(lab.Servers()),
+		AddressSetting: "vip" + settings, IDSetting: "vrrp_id" + settings,
+	}
+}
 
 func keepalivedConf(lab *config.Lab, m *config.Machine, device string) string {
 	var peers strings.Builder

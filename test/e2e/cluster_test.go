@@ -81,6 +81,7 @@ func TestCluster(t *testing.T) {
 	l.phase("packages wait, fail alone, and complete", func(t *testing.T) { packages(t, l) })
 	l.phase("ansible agrees with k3lab", func(t *testing.T) { ansibleAgrees(t, l) })
 	l.phase("machines are updated one after the other", func(t *testing.T) { machinesAreUpdated(t, l) })
+	l.phase("what others in the network have is not taken", func(t *testing.T) { claimsHold(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
