@@ -63,6 +63,8 @@ func (c *checker) k3s(o object) K3s {
 		Disable:       []string{"traefik", "servicelb"},
 		ServerConfig:  c.k3sConfig(o, "server_config"),
 		AgentConfig:   c.k3sConfig(o, "agent_config"),
+		Registries:    c.registries(o.object("registries")),
+		Images:        c.images(o),
 	}
 	k.FlannelBackend = c.flannelBackend(o, k.CNI)
 	if k.ClusterDomain == "" {
@@ -147,6 +149,7 @@ func decided(key string) (instead string, ok bool) {
 		"tls-san": "set tls_sans in network.yaml", "cluster-cidr": "set pod_cidr", "service-cidr": "set service_cidr",
 		"cluster-domain": "set cluster_domain", "disable": "set disable", "flannel-backend": "set flannel_backend, or cni: none",
 		"secrets-encryption": "set security.secrets_encryption",
+		"private-registry":   "set registries",
 	}[strings.TrimSuffix(key, "+")]
 	return instead, ok
 }

@@ -169,7 +169,7 @@ func platformShape() *shape {
 		),
 	}
 	k3s := &shape{
-		keys: keys("version", "cni", "flannel_backend", "pod_cidr", "service_cidr", "cluster_domain", "disable", "server_config", "agent_config"),
+		keys: keys("version", "cni", "flannel_backend", "pod_cidr", "service_cidr", "cluster_domain", "disable", "server_config", "agent_config", "images"),
 		other: foreignNames(
 			rename("version", same, "k3s_version", "release"),
 			rename("pod_cidr", same, "cluster_cidr", "cluster-cidr", "pod_network", "pod_subnet", "cluster_pod_cidr"),
@@ -180,6 +180,7 @@ func platformShape() *shape {
 			rename("flannel_backend", same, "flannel-backend"),
 		),
 	}
+	k3s.keys["registries"] = registriesShape()
 	operatingSystem := &shape{
 		keys: keys("timezone", "packages", "unattended_upgrades", "journald_max_mib", "banner"),
 		other: foreignNames(

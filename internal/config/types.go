@@ -156,6 +156,10 @@ type K3s struct {
 	Disable        []string
 	ServerConfig   map[string]any // merged into the config.yaml of servers
 	AgentConfig    map[string]any // merged into the config.yaml of agents
+	Registries     Registries
+	// Images are archives of container images that every node has before K3s
+	// starts: files, relative to the workspace, or ImagesAirgap.
+	Images []string
 }
 
 // OS is the os block of all.yaml.

@@ -161,7 +161,7 @@ func (c *Converger) moduleApply(ctx context.Context, q Request, r *moduleResult,
 	return err
 }
 
-// missing names the sources of the binaries that the request would install and
+// missing names the sources of what the request would install and
 // whose content is not on this machine.
 func (c *Converger) missing(q Request) ([]string, error) {
 	if err := q.validate(); err != nil {
@@ -172,19 +172,31 @@ func (c *Converger) missing(q Request) ([]string, error) {
 	defer v.digests.save()
 	var out []string
 	for _, r := range q.State.Resources {
-		b := r.Binary
-		if b == nil || !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) || q.Only != nil && !slices.Contains(q.Only, r.ID()) {
+		path, source, want := r.supplied()
+		if path == "" || !r.hasTag(q.Tags) || slices.Contains(q.Hold, r.ID()) || q.Only != nil && !slices.Contains(q.Only, r.ID()) {
 			continue
 		}
 		// What cannot be read is no match; why, the plan says.
-		if sum, err := v.digests.of(b.Path); err == nil && sum == b.SHA256 {
+		if sum, err := v.digests.of(path); err == nil && sum == want {
 			continue
 		}
-		if sum, err := v.digests.of(b.Source); err != nil || sum != b.SHA256 {
-			out = append(out, b.Source)
+		if sum, err := v.digests.of(source); err != nil || sum != want {
+			out = append(out, source)
 		}
 	}
 	return out, nil
+}
+
+// supplied is where a resource is installed whose content is copied to the machine
+// first, where that is put, and its digest.
+func (r Resource) supplied() (path, source, sha256 string) {
+	switch {
+	case r.Binary != nil:
+		return r.Binary.Path, r.Binary.Source, r.Binary.SHA256
+	case r.Archive != nil:
+		return r.Archive.Path, r.Archive.Source, r.Archive.SHA256
+	}
+	return "", "", ""
 }
 
 // moduleDiff shows texts as Ansible compares them, and in one line what one line

@@ -51,21 +51,14 @@ func (v *view) planBinary(b *Binary) ([]action, error) {
 // costs nothing, or a copy where the cache is on another file system. A binary
 // that runs keeps its old content until it is started again.
 func (w *writer) install(b *Binary) error {
-	sum, err := w.view.digests.of(b.Source)
-	if notThere(err) {
-		return fmt.Errorf("its content is not on this machine: %s is missing", b.Source)
-	}
-	if err != nil {
+	if err := w.arrived(b.Source, b.SHA256); err != nil {
 		return err
 	}
-	if sum != b.SHA256 {
-		return fmt.Errorf("%s is not what it should be: its SHA-256 is %s, but %s is expected", b.Source, sum, b.SHA256)
-	}
-	err = w.place(b.Path, func(t string) error {
+	err := w.place(b.Path, func(t string) error {
 		if err := os.Link(w.view.at(b.Source), t); err == nil {
 			return setPath(t, attributes{mode: binaryMode})
 		}
-		return copyVerified(t, w.view.at(b.Source), b.SHA256)
+		return copyVerified(t, w.view.at(b.Source), b.SHA256, binaryMode)
 	})
 	if err != nil {
 		return err
@@ -86,14 +79,14 @@ func setPath(path string, a attributes) error {
 	return a.set(f)
 }
 
-func copyVerified(to, from, want string) error {
+func copyVerified(to, from, want string, mode uint32) error {
 	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if err := fill(to, io.TeeReader(f, h), attributes{mode: binaryMode}); err != nil {
+	if err := fill(to, io.TeeReader(f, h), attributes{mode: mode}); err != nil {
 		return err
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != want {

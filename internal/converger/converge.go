@@ -246,6 +246,10 @@ func (v *view) planResource(r Resource) ([]action, error) {
 		return v.planNftables(r.Nftables)
 	case r.Upgrades != nil:
 		return v.planUpgrades()
+	case r.Archive != nil:
+		return v.planArchive(r.Archive)
+	case r.Leftovers != nil:
+		return v.planLeftovers(r.Leftovers)
 	}
 	return nil, fmt.Errorf("says nothing this converger knows")
 }

@@ -45,6 +45,10 @@ func (r Resource) ID() string {
 		return "nftables " + r.Nftables.Table
 	case r.Upgrades != nil:
 		return "packages"
+	case r.Archive != nil:
+		return "archive " + r.Archive.Path
+	case r.Leftovers != nil:
+		return "leftovers " + r.Leftovers.at()
 	}
 	return ""
 }
@@ -126,6 +130,10 @@ func (r Resource) validate() error {
 		return absolute(r.Link.Path)
 	case r.Binary != nil:
 		return errors.Join(absolute(r.Binary.Path), absolute(r.Binary.Source), matches(hexDigest, r.Binary.SHA256, "SHA-256 digest"))
+	case r.Archive != nil:
+		return errors.Join(absolute(r.Archive.Path), absolute(r.Archive.Source), matches(hexDigest, r.Archive.SHA256, "SHA-256 digest"))
+	case r.Leftovers != nil:
+		return r.Leftovers.validate()
 	case r.Sysctl != nil:
 		return matches(sysctlKey, r.Sysctl.Key, "sysctl key")
 	case r.Module != nil:

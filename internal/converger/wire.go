@@ -62,6 +62,8 @@ type Resource struct {
 	Clock     *Clock          `json:"clock,omitempty"`
 	Nftables  *Nftables       `json:"nftables,omitempty"`
 	Upgrades  *Upgrades       `json:"upgrades,omitempty"`
+	Archive   *Archive        `json:"archive,omitempty"`
+	Leftovers *Leftovers      `json:"leftovers,omitempty"`
 	// Unless names where the resource is not wanted; there it is left alone.
 	Unless *Unless `json:"unless,omitempty"`
 }
@@ -154,6 +156,24 @@ type Binary struct {
 	SHA256  string `json:"sha256"`            // hex
 	Source  string `json:"source"`            // path on the machine the content is taken from
 	Version string `json:"version,omitempty"` // for people
+}
+
+// Archive is a big file with this digest. The fleet puts it at Source, from where
+// it is moved.
+type Archive struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"` // hex
+	Source string `json:"source"` // path on the machine
+	Size   int64  `json:"size"`   // in bytes, for people; 0: not known
+}
+
+// Leftovers are files of ours in a folder that are no longer wanted: regular files
+// whose name fits Pattern, that begin with Mark, and are none of Keep.
+type Leftovers struct {
+	Dir     string   `json:"dir"`
+	Pattern string   `json:"pattern"` // as of path.Match
+	Keep    []string `json:"keep,omitempty"`
+	Mark    string   `json:"mark,omitempty"`
 }
 
 // Sysctl is a kernel setting, now and after a reboot (kept in one file of ours).

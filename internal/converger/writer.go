@@ -202,6 +202,8 @@ func (w *writer) cleanLeftovers() {
 			if owner, err := w.view.account(r.Keys.User); err == nil {
 				dirs[filepath.Join(owner.home, ".ssh")] = true
 			}
+		case r.Archive != nil:
+			dirs[filepath.Dir(r.Archive.Path)] = true
 		case r.Nftables != nil:
 			dirs[filepath.Dir(r.Nftables.Path)] = true
 		case r.Hostname != nil, r.Swap != nil:

@@ -42,6 +42,9 @@ type Inputs struct {
 	// JoinURL is where a server without a datastore finds the cluster; empty
 	// with Bootstrap.
 	JoinURL string
+	Secrets map[string]string // key → value, of those the settings refer to
+	Files   map[string]string // content, by the path in the settings
+	Images  []Archive         // archives of container images
 	// EncryptSecrets is whether Secrets are encrypted in the datastore. All servers
 	// of a cluster must agree, and one that runs without must not be given it:
 	// each server would make a key of its own.

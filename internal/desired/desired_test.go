@@ -83,6 +83,26 @@ func TestNodeGolden(t *testing.T) {
 			l.Network.SearchDomain = "home.arpa"
 			l.Machines[4].Enabled = false
 		}},
+		"registries-and-images": {"server-2", func(l *config.Lab, in *desired.Inputs) {
+			l.K3s.Registries = config.Registries{
+				Mirrors: []config.Mirror{
+					{Host: "*"},
+					{Host: "docker.io", Endpoints: []string{"https://mirror.home.arpa:5000"}, Rewrite: map[string]string{"^library/(.*)": "mirror/$1"}},
+				},
+				Configs: []config.RegistryConfig{
+					{Host: "ghcr.io", InsecureSkipVerify: true},
+					{Host: "mirror.home.arpa:5000", Username: "pull", PasswordSecret: "registry.home", CAFile: "certs/registry.pem"},
+				},
+			}
+			in.Secrets = map[string]string{"registry.home": "s3cret: \"yes\""}
+			in.Files = map[string]string{"certs/registry.pem": "-----BEGIN CERTIFICATE-----\n"}
+			in.Images = []desired.Archive{
+				{Name: "k3s-airgap-images-amd64.tar.zst", SHA256: strings.Repeat("cd", 32)},
+				{Name: "images/app.tar", SHA256: strings.Repeat("ef", 32), Size: 7 << 20},
+				{Name: "images/the-same.tar", SHA256: strings.Repeat("ef", 32), Size: 7 << 20},
+			}
+			in.JoinURL = "https://192.0.2.11:6443"
+		}},
 		"time-servers": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
 			l.Network.NTPServers = []string{"192.0.2.1", "time.example.org"}
 		}},

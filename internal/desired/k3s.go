@@ -74,6 +74,12 @@ func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resourc
 		resources = append(append(resources, join), hardening...)
 		restartOn = append(restartOn, files...)
 	}
+	pulled, restarts, err := registries(lab, in)
+	if err != nil {
+		return nil, err
+	}
+	resources = append(append(resources, pulled...), images(in)...)
+	restartOn = append(restartOn, restarts...)
 	if lab.K3s.FlannelBackend == wireguard {
 		resources = append(resources, converger.Resource{Module: &converger.Module{Name: WireguardModule}})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -23,34 +24,50 @@ const CacheKeeps = 2
 // cleanUp bounds what is still done after an interruption.
 const cleanUp = 10 * time.Second
 
-// Push copies a file to the machine's cache under its hex SHA-256, unless it is
-// there already, and returns its path there. The machine's own digest decides.
-func (f *Fleet) Push(ctx context.Context, w step.Writer, machine, localFile, sha256 string) (string, error) {
-	path := cacheDir + "/" + sha256
-	is, err := f.digest(ctx, machine, path)
-	if err != nil || is == sha256 {
-		return path, err
+// Supply is a file of this computer that machines need.
+type Supply struct {
+	From   string `json:"from"`   // here
+	To     string `json:"to"`     // on the machine
+	SHA256 string `json:"sha256"` // hex
+	// Keep is how many files stay in its folder there, the newest; 0: all.
+	Keep int `json:"keep"`
+	// At is where it is installed from To, and then no longer needed there.
+	At string `json:"at,omitempty"`
+}
+
+// Push copies a file to the machine unless it is there already. The machine's own
+// digest decides.
+func (f *Fleet) Push(ctx context.Context, w step.Writer, machine string, s Supply) error {
+	for _, at := range []string{s.At, s.To} {
+		if at == "" {
+			continue
+		}
+		if is, err := f.digest(ctx, machine, at); err != nil || is == s.SHA256 {
+			return err
+		}
 	}
-	if err := f.upload(ctx, w, machine, localFile, path); err != nil {
-		return "", Named(machine, err)
+	if err := f.upload(ctx, w, machine, s); err != nil {
+		return Named(machine, err)
 	}
-	is, err = f.digest(ctx, machine, path)
-	if err != nil {
-		return "", err
-	}
-	if is == sha256 {
-		return path, nil
+	is, err := f.digest(ctx, machine, s.To)
+	if err != nil || is == s.SHA256 {
+		return err
 	}
 	r, err := f.Runner(ctx, machine)
 	if err != nil {
-		return "", err
+		return err
 	}
-	remove(ctx, r, path)
-	return "", fault.New(fault.Failed, machine, "look at "+localFile+" and at the machine's disk and memory",
-		"%s arrived with the SHA-256 %s, but %s is expected", localFile, is, sha256)
+	remove(ctx, r, s.To)
+	return fault.New(fault.Failed, machine, "look at "+s.From+" and at the machine's disk and memory",
+		"%s arrived with the SHA-256 %s, but %s is expected", s.From, is, s.SHA256)
 }
 
-// Pushed returns where Push puts a file with this digest.
+// Cached is the supply of a file that stays in the machine's cache.
+func Cached(file, sha256 string) Supply {
+	return Supply{From: file, To: Pushed(sha256), SHA256: sha256, Keep: CacheKeeps}
+}
+
+// Pushed returns where the machine's cache has a file with this digest.
 func Pushed(sha256 string) string { return cacheDir + "/" + sha256 }
 
 // digest asks the converger, which remembers; "" where there is no such file.
@@ -66,8 +83,8 @@ func (f *Fleet) digest(ctx context.Context, machine, path string) (string, error
 	return sum, nil
 }
 
-func (f *Fleet) upload(ctx context.Context, w step.Writer, machine, localFile, path string) error {
-	file, err := os.Open(localFile)
+func (f *Fleet) upload(ctx context.Context, w step.Writer, machine string, s Supply) error {
+	file, err := os.Open(s.From)
 	if err != nil {
 		return err
 	}
@@ -83,12 +100,15 @@ func (f *Fleet) upload(ctx context.Context, w step.Writer, machine, localFile, p
 	content := &counted{r: file, size: info.Size(), told: func(percent int64) {
 		w.Report(report.Event{Kind: report.Progress, Object: machine, Message: fmt.Sprintf("copying %d %% of %d MiB", percent, info.Size()>>20)})
 	}}
-	if err := r.Put(ctx, path, content, info.Size(), 0o755); err != nil {
+	if err := r.Put(ctx, s.To, content, info.Size(), 0o755); err != nil {
 		return err
 	}
 	w.Report(report.Event{Kind: report.ChangeMade, Object: machine, Message: fmt.Sprintf("copy %s (%d MiB)", info.Name(), info.Size()>>20)})
-	prune := fmt.Sprintf(`cd "$1" && ls -1t | tail -n +%d | xargs -r rm -f --`, CacheKeeps+1)
-	if err := r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", prune, "sh", cacheDir}, Root: true}); err != nil {
+	if s.Keep == 0 {
+		return nil
+	}
+	prune := fmt.Sprintf(`cd "$1" && ls -1t | tail -n +%d | xargs -r rm -f --`, s.Keep+1)
+	if err := r.Run(ctx, remote.Cmd{Args: []string{"sh", "-c", prune, "sh", path.Dir(s.To)}, Root: true}); err != nil {
 		return fmt.Errorf("old files of the cache: %w", err)
 	}
 	return nil

@@ -54,11 +54,7 @@ func TestPush(t *testing.T) {
 			m.Answer("", "sh", "-c", `cd "$1" && ls -1t | tail -n +3 | xargs -r rm -f --`, "sh", "/var/lib/k3lab/cache")
 			f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})
 			events, err := applying(t, func(ctx context.Context, w step.Writer) error {
-				got, err := f.Push(ctx, w, "server-1", local, sum)
-				if err == nil && (got != target || got != fleet.Pushed(sum)) {
-					t.Errorf("pushed to %s", got)
-				}
-				return err
+				return f.Push(ctx, w, "server-1", fleet.Cached(local, sum))
 			})
 			if (err != nil || test.want != "") && (err == nil || err.Error() != test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
@@ -72,6 +68,46 @@ func TestPush(t *testing.T) {
 			}
 			if _, ok := m.File(target); ok != test.puts || len(test.digests) != 0 {
 				t.Errorf("put %v, digests not asked for %q", ok, test.digests)
+			}
+		})
+	}
+}
+
+// TestPushForAPlace: what is installed already is not copied again, and where all
+// files stay none is removed.
+func TestPushForAPlace(t *testing.T) {
+	const sum = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+	local := filepath.Join(t.TempDir(), "app.tar")
+	if err := os.WriteFile(local, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, installed := range map[string]bool{"it is installed": true, "it is not": false} {
+		t.Run(name, func(t *testing.T) {
+			digests := map[string]string{}
+			if installed {
+				digests["/images/app.tar"] = sum
+			}
+			var m *remotetest.Fake
+			m = machine(t, func(_ context.Context, c remotetest.Call, out, errs io.Writer) int {
+				if _, ok := m.File("/staged/" + sum); ok {
+					digests["/staged/"+sum] = sum
+				}
+				if is := digests[c.Args[2]]; is != "" {
+					fmt.Fprintf(out, "%s  %s\n", is, c.Args[2])
+					return 0
+				}
+				fmt.Fprintf(errs, "k3lab-converger: stat %s: no such file or directory\n", c.Args[2])
+				return 1
+			})
+			f, _ := open(t, map[string]*remotetest.Fake{"server-1": m})
+			_, err := applying(t, func(ctx context.Context, w step.Writer) error {
+				return f.Push(ctx, w, "server-1", fleet.Supply{From: local, To: "/staged/" + sum, SHA256: sum, At: "/images/app.tar"})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, copied := m.File("/staged/" + sum); copied == installed {
+				t.Errorf("copied %v, installed %v", copied, installed)
 			}
 		})
 	}

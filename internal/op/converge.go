@@ -50,7 +50,7 @@ type machines interface {
 	Plan(ctx context.Context, machine string, req converger.Request) ([]converger.Change, error)
 	Apply(ctx context.Context, w step.Writer, machine string, req converger.Request) ([]converger.Change, error)
 	Facts(ctx context.Context, machine string, req converger.FactsRequest) (converger.Facts, error)
-	Push(ctx context.Context, w step.Writer, machine, file, sha256 string) (string, error)
+	Push(ctx context.Context, w step.Writer, machine string, s fleet.Supply) error
 }
 
 // converge brings every node's machine to its desired state and has K3s started
@@ -124,7 +124,7 @@ func (c *converge) read(ctx context.Context, r report.Reporter) ([]step.Change, 
 			return err
 		}
 		changes[i], all[i] = asChanges(m.Name, found), found
-		return nil
+		return roomForImages(m, facts, state, found)
 	})
 	c.notices.plan(r, nodes, all)
 	return slices.Concat(changes...), err
@@ -144,7 +144,7 @@ func (c *converge) askOne(ctx context.Context, m *config.Machine) error {
 	if err := reach(ctx, c.machines, m.Name); err != nil {
 		return err
 	}
-	facts, err := c.machines.Facts(ctx, m.Name, factsWanted(m))
+	facts, err := c.machines.Facts(ctx, m.Name, c.factsWanted(m))
 	if err == nil {
 		c.remember(m.Name, facts)
 	}
@@ -237,11 +237,15 @@ func deviceOf(f converger.Facts, address netip.Addr) string {
 	return ""
 }
 
-func factsWanted(m *config.Machine) converger.FactsRequest {
-	return converger.FactsRequest{
+func (c *converge) factsWanted(m *config.Machine) converger.FactsRequest {
+	q := converger.FactsRequest{
 		Paths: []string{desired.DatastorePath, desired.EncryptionPath}, Units: []string{desired.Unit(m)},
 		Modules: []string{desired.WireguardModule},
 	}
+	if len(c.lab.K3s.Images) > 0 {
+		q.DiskFree = []string{desired.ImagesDir}
+	}
+	return q
 }
 
 // desired is what the machine should look like.
@@ -267,9 +271,16 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 	if err != nil {
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at access in ansible/group_vars/all.yaml", "who may log in: %w", err)
 	}
+	settings, err := c.supplies.settings(ctx, c.lab, m.Arch)
+	if err != nil {
+		return converger.State{}, err
+	}
 	in := desired.Inputs{
 		AuthorizedKeys: keys.Authorized,
 		RetiredKeys:    keys.Retired,
+		Secrets:        settings.Secrets,
+		Files:          settings.Files,
+		Images:         settings.Images,
 		Token:          c.supplies.token,
 		BinarySHA256:   binary,
 		BinarySource:   fleet.Pushed(binary),

@@ -19,6 +19,7 @@ import (
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
 	"github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
@@ -118,9 +119,7 @@ func joins(state converger.State) string {
 	return ""
 }
 
-func (w *world) Push(context.Context, step.Writer, string, string, string) (string, error) {
-	return "", nil
-}
+func (w *world) Push(context.Context, step.Writer, string, fleet.Supply) error { return nil }
 
 func (w *world) step(t *testing.T) *converge {
 	t.Helper()

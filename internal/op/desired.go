@@ -45,17 +45,9 @@ type DesiredNode struct {
 	Running bool   `json:"k3s_running"`
 	// BegunBy is the server that begins a new cluster, and is up before other
 	// servers start; empty where there is a cluster already, and for agents.
-	BegunBy   string          `json:"begun_by"`
-	Converger *DesiredSupply  `json:"converger,omitempty"`
-	Supplies  []DesiredSupply `json:"supplies,omitempty"`
-}
-
-// DesiredSupply is a file of this computer that machines need.
-type DesiredSupply struct {
-	From   string `json:"from"`   // here
-	To     string `json:"to"`     // on the machine
-	SHA256 string `json:"sha256"` // hex
-	Keep   int    `json:"keep"`   // how many files stay in its folder there, the newest
+	BegunBy   string         `json:"begun_by"`
+	Converger *fleet.Supply  `json:"converger,omitempty"`
+	Supplies  []fleet.Supply `json:"supplies,omitempty"`
 }
 
 // Desired computes what machines should look like, in the order asked for. It
@@ -180,7 +172,7 @@ func (d *DesiredNode) failed(err error) bool {
 	return true
 }
 
-// supply puts the converger and the K3s binary of the machine's architecture
+// supply puts the converger, the K3s binary and the images of the machine's architecture
 // where another driver finds them.
 func (s *session) supply(ctx context.Context, m *config.Machine, d *DesiredNode) error {
 	b, err := fleet.Converger(m.Arch)
@@ -197,12 +189,22 @@ func (s *session) supply(ctx context.Context, m *config.Machine, d *DesiredNode)
 			return fmt.Errorf("cache: %w", err)
 		}
 	}
-	d.Converger = &DesiredSupply{From: path, To: fleet.ConvergerPath(b.SHA256), SHA256: b.SHA256, Keep: 1}
+	d.Converger = &fleet.Supply{From: path, To: fleet.ConvergerPath(b.SHA256), SHA256: b.SHA256, Keep: 1}
 	k3s, err := s.supplies.binary(ctx, m.Arch)
 	if err != nil {
 		return err
 	}
-	d.Supplies = []DesiredSupply{{From: k3s.Path, To: fleet.Pushed(k3s.SHA256), SHA256: k3s.SHA256, Keep: fleet.CacheKeeps}}
+	d.Supplies = []fleet.Supply{fleet.Cached(k3s.Path, k3s.SHA256)}
+	for _, r := range d.State.Resources {
+		if r.Archive == nil {
+			continue
+		}
+		a, err := s.supplies.archive(ctx, s.lab, m.Arch, r.Archive)
+		if err != nil {
+			return err
+		}
+		d.Supplies = append(d.Supplies, a)
+	}
 	return nil
 }
 

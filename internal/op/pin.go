@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/report"
@@ -70,8 +71,14 @@ type wanted struct{ arch, name string }
 func (s *session) downloads() []wanted {
 	var out []wanted
 	for _, m := range s.lab.Nodes() {
-		if w := (wanted{m.Arch, release.BinaryName(m.Arch)}); !slices.Contains(out, w) {
-			out = append(out, w)
+		names := []string{release.BinaryName(m.Arch)}
+		if slices.Contains(s.lab.K3s.Images, config.ImagesAirgap) {
+			names = append(names, release.ImagesName(m.Arch))
+		}
+		for _, name := range names {
+			if w := (wanted{m.Arch, name}); !slices.Contains(out, w) {
+				out = append(out, w)
+			}
 		}
 	}
 	return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
@@ -68,9 +70,9 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 		r.say(m, "no changes", true)
 		return nil
 	}
-	if copies(changes) {
+	if installs(changes, "binary ") || installs(changes, "archive ") {
 		r.giveWay(ctx, m)
-		if err := r.push(ctx, m); err != nil {
+		if err := r.push(ctx, m, changes); err != nil {
 			return err
 		}
 	}
@@ -80,6 +82,9 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 	}
 	state, err := r.desired(ctx, m, facts, start)
 	if err != nil {
+		return err
+	}
+	if err := r.pushImages(ctx, m, changes, state); err != nil {
 		return err
 	}
 	err = r.apply(ctx, m, converger.Request{State: state, Only: only(changes)}, facts, start)
@@ -97,7 +102,7 @@ func (r *rollout) reach(ctx context.Context, m *config.Machine) (converger.Facts
 	r.say(m, "waiting for it to answer SSH", false)
 	within, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	facts, err := r.machines.Facts(within, m.Name, factsWanted(m))
+	facts, err := r.machines.Facts(within, m.Name, r.factsWanted(m))
 	if err != nil && within.Err() != nil && ctx.Err() == nil && !errors.Is(err, remote.ErrNoAnswer) {
 		// It answered and then fell silent: a link that is cut says nothing.
 		err = fault.New(fault.Unreachable, m.Name, "k3lab status", "%w", remote.ErrNoAnswer)
@@ -105,14 +110,37 @@ func (r *rollout) reach(ctx context.Context, m *config.Machine) (converger.Facts
 	return facts, err
 }
 
-func (r *rollout) push(ctx context.Context, m *config.Machine) error {
-	binary, err := r.supplies.binary(ctx, m.Arch)
-	if err != nil {
-		return err
+// push copies what the changes install to the machine.
+func (r *rollout) push(ctx context.Context, m *config.Machine, changes []step.Change) error {
+	if installs(changes, "binary ") {
+		binary, err := r.supplies.binary(ctx, m.Arch)
+		if err != nil {
+			return err
+		}
+		r.say(m, "copying K3s "+r.lab.K3s.Version, false)
+		if err := r.machines.Push(ctx, r.w, m.Name, fleet.Cached(binary.Path, binary.SHA256)); err != nil {
+			return err
+		}
 	}
-	r.say(m, "copying K3s "+r.lab.K3s.Version, false)
-	_, err = r.machines.Push(ctx, r.w, m.Name, binary.Path, binary.SHA256)
-	return err
+	return nil
+}
+
+// pushImages copies the archives of images that the changes install.
+func (r *rollout) pushImages(ctx context.Context, m *config.Machine, changes []step.Change, state converger.State) error {
+	for _, res := range state.Resources {
+		if res.Archive == nil || !installs(changes, res.ID()) {
+			continue
+		}
+		a, err := r.supplies.archive(ctx, r.lab, m.Arch, res.Archive)
+		if err != nil {
+			return err
+		}
+		r.say(m, "copying "+filepath.Base(a.From), false)
+		if err := r.machines.Push(ctx, r.w, m.Name, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // begin waits, for a server, until all servers were asked.
@@ -183,10 +211,11 @@ func only(changes []step.Change) []string {
 	return ids
 }
 
-// copies reports whether the K3s binary may have to be installed.
-func copies(changes []step.Change) bool {
+// installs reports whether something whose ID begins so is installed, or may have
+// to be.
+func installs(changes []step.Change, id string) bool {
 	for _, c := range changes {
-		if c.Deferred != "" || strings.HasPrefix(c.Resource, "binary ") {
+		if c.Deferred != "" || strings.HasPrefix(c.Resource, id) {
 			return true
 		}
 	}

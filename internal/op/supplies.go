@@ -17,13 +17,21 @@ import (
 type supplies struct {
 	token  string
 	source *release.Source
+	secret func(key string) (string, error)
+	path   func(relative string) string // of the workspace
 	mu     sync.Mutex
 	found  map[string]func() (release.File, error)
 }
 
 func (s *session) newSupplies(token string) (*supplies, error) {
 	source, err := s.releases()
-	return &supplies{token: token, source: source, found: map[string]func() (release.File, error){}}, err
+	return &supplies{
+		token: token, source: source, path: s.dir.Path, found: map[string]func() (release.File, error){},
+		secret: func(key string) (string, error) {
+			v, err := s.secrets.Get(strings.Split(key, ".")...)
+			return v.Reveal(), err
+		},
+	}, err
 }
 
 // releases is where the lab's version of K3s comes from on this computer.
@@ -74,14 +82,19 @@ func (s *session) downloading() func(name string, done, total int64) {
 
 // binary is the K3s binary for the architecture, on this computer.
 func (s *supplies) binary(ctx context.Context, arch string) (release.File, error) {
+	return s.once(arch, func() (release.File, error) { return s.source.FindBinary(ctx, arch) })
+}
+
+// once looks for something the first time it is asked for.
+func (s *supplies) once(what string, find func() (release.File, error)) (release.File, error) {
 	s.mu.Lock()
-	find, ok := s.found[arch]
+	found, ok := s.found[what]
 	if !ok {
-		find = sync.OnceValues(func() (release.File, error) { return s.source.FindBinary(ctx, arch) })
-		s.found[arch] = find
+		found = sync.OnceValues(find)
+		s.found[what] = found
 	}
 	s.mu.Unlock()
-	return find()
+	return found()
 }
 
 // digest is the SHA-256 of that binary, without a download.

@@ -16,6 +16,7 @@ import (
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
@@ -89,8 +90,8 @@ func (r *rolled) Apply(_ context.Context, _ step.Writer, machine string, q conve
 	return nil, nil
 }
 
-func (r *rolled) Push(context.Context, step.Writer, string, string, string) (string, error) {
-	return "", errors.New("nothing is pushed")
+func (r *rolled) Push(context.Context, step.Writer, string, fleet.Supply) error {
+	return errors.New("nothing is pushed")
 }
 
 func (r *rolled) Output(_ context.Context, machine string, args ...string) ([]byte, error) {

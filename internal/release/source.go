@@ -110,11 +110,16 @@ func (s *Source) Find(ctx context.Context, arch, name string) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	f := File{filepath.Join(s.CacheDir, "k3s", s.Version, name), want}
+	f := File{s.CachePath(name), want}
 	if sum, err := Digest(f.Path); err == nil && sum == want {
 		return f, nil
 	}
 	return f, s.explained(s.Get.Fetch(ctx, s.url(name), f.Path, want, 0o755), name)
+}
+
+// CachePath is where one of the release's files is, once it is downloaded.
+func (s *Source) CachePath(name string) string {
+	return filepath.Join(s.CacheDir, "k3s", s.Version, name)
 }
 
 // explained says of another digest than the locked one what that means.

@@ -166,8 +166,9 @@ class ActionModule(ActionBase):
             f"cat {shlex.quote(arrived)} >\"$part\"; "
             f"echo {supply['sha256']}\"  $part\" | sha256sum --check --status; "
             f"chmod 0755 \"$part\"; sync \"$part\"; mv -f \"$part\" {there}; "
-            f"cd {directory}; ls -1t | tail -n +{supply['keep'] + 1} | xargs -r rm -f --"
         )
+        if supply["keep"]:
+            script += f"cd {directory}; ls -1t | tail -n +{supply['keep'] + 1} | xargs -r rm -f --"
         done = self._low_level_execute_command(f"/bin/sh -c {shlex.quote(script)}")
         if done["rc"] != 0:
             said = done.get("stderr", "").strip() or "its SHA-256 differs; look at the machine's disk and memory"
