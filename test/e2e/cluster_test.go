@@ -51,6 +51,7 @@ type status struct {
 
 func TestCluster(t *testing.T) {
 	l := newLab(t, "k3lab-e2e", "ha")
+	withSupplies(t, l)
 	canaries := watchCommandLines(t, l)
 	l.phase("up ends with a whole cluster", func(t *testing.T) {
 		l.exit(0, "up", "--yes")
@@ -80,6 +81,7 @@ func TestCluster(t *testing.T) {
 	l.phase("a change of sshd that would lock out is put back", func(t *testing.T) { lockOut(t, l) })
 	l.phase("packages wait, fail alone, and complete", func(t *testing.T) { packages(t, l) })
 	l.phase("ansible agrees with k3lab", func(t *testing.T) { ansibleAgrees(t, l) })
+	l.phase("registries and images arrive, and go", func(t *testing.T) { suppliesArrive(t, l) })
 	l.phase("machines are updated one after the other", func(t *testing.T) { machinesAreUpdated(t, l) })
 	l.phase("what others in the network have is not taken", func(t *testing.T) { claimsHold(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })

@@ -30,7 +30,7 @@ type canaries struct {
 func secretsOf(l *lab) map[string]string {
 	l.t.Helper()
 	get := func(key string) string { return strings.TrimSpace(l.silent("secrets", "get", key)) }
-	values := map[string]string{"k3s_token": get("k3s_token")}
+	values := map[string]string{"k3s_token": get("k3s_token"), canaryRegistry: get(canaryRegistry)}
 	_, values["proxmox_api_tokens"], _ = strings.Cut(get("proxmox_api_tokens.sandbox"), "=")
 	for name, v := range values {
 		if len(v) < 16 {
