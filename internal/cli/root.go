@@ -101,7 +101,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.initCommand(), a.validateCommand(), a.fmtCommand(), a.envCommand(),
 		a.lockCommand(), a.planCommand(), a.upCommand(), a.desiredCommand(), a.statusCommand(), a.kubeconfigCommand(),
-		a.sshCommand(), a.osCommand(), a.secretsCommand(), a.destroyCommand(), a.sandboxCommand(),
+		a.sshCommand(), a.osCommand(), a.secretsCommand(), a.resetCommand(), a.destroyCommand(), a.sandboxCommand(),
 	)
 	refuseUnknown(root)
 	for _, c := range root.Commands() {

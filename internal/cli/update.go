@@ -52,7 +52,7 @@ func (a *app) osUpdateCommand() *cobra.Command {
 				return err
 			}
 			if only {
-				return a.showRollPlan(plan, "Every machine is up to date.")
+				return a.showRollPlan(plan, "Every machine is up to date.", true)
 			}
 			return a.showRoll(result.Changes, result.Declined, "Every machine is up to date.")
 		},
@@ -71,7 +71,7 @@ func (a *app) osUpdateCommand() *cobra.Command {
 }
 
 // showRollPlan shows what a rolling operation would do.
-func (a *app) showRollPlan(plan step.Plan, nothing string) error {
+func (a *app) showRollPlan(plan step.Plan, nothing string, diff bool) error {
 	changes := plan.Changes()
 	var err error
 	switch {
@@ -80,7 +80,7 @@ func (a *app) showRollPlan(plan step.Plan, nothing string) error {
 	case len(changes) == 0:
 		_, err = fmt.Fprintln(a.Out, nothing)
 	default:
-		err = writePlan(a.Out, changes, true)
+		err = writePlan(a.Out, changes, diff)
 	}
 	if err == nil && len(changes) > 0 {
 		return &silentError{fault.Changes}

@@ -250,6 +250,8 @@ func (v *view) planResource(r Resource) ([]action, error) {
 		return v.planArchive(r.Archive)
 	case r.Leftovers != nil:
 		return v.planLeftovers(r.Leftovers)
+	case r.Remains != nil:
+		return v.planRemains(r.Remains)
 	}
 	return nil, fmt.Errorf("says nothing this converger knows")
 }

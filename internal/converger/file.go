@@ -1,7 +1,6 @@
 package converger
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -233,50 +232,6 @@ func (v *view) planDirectory(d *Directory) ([]action, error) {
 		return one(Change{Action: "update", Detail: strings.Join(details, ", ")}, set), nil
 	}
 	return nil, nil
-}
-
-func (v *view) planAbsent(a *Absent) ([]action, error) {
-	info, err := os.Lstat(v.at(a.Path))
-	if notThere(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	change := Change{Action: "delete"}
-	if info.IsDir() {
-		if strings.Count(a.Path, "/") < 2 {
-			return nil, errors.New("is a top directory of the machine; that is never removed")
-		}
-		if point := v.mountBelow(a.Path); point != "" {
-			return nil, fmt.Errorf("is not removed, because %s is mounted", point)
-		}
-		change.Detail = "directory with what it holds"
-	}
-	return one(change, func(_ context.Context, w *writer) error {
-		w.noteUnitFile(a.Path)
-		if err := os.RemoveAll(w.view.at(a.Path)); err != nil {
-			return err
-		}
-		return w.syncDir(a.Path)
-	}), nil
-}
-
-// mountBelow returns a mount point at or below path, "" when there is none.
-func (v *view) mountBelow(path string) string {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	prefix := v.at(path)
-	for s := bufio.NewScanner(f); s.Scan(); {
-		fields := strings.Fields(s.Text())
-		if len(fields) > 4 && (fields[4] == prefix || strings.HasPrefix(fields[4], prefix+"/")) {
-			return fields[4]
-		}
-	}
-	return ""
 }
 
 func (v *view) planLink(l *Link) ([]action, error) {

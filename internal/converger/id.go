@@ -3,6 +3,7 @@ package converger
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -49,6 +50,8 @@ func (r Resource) ID() string {
 		return "archive " + r.Archive.Path
 	case r.Leftovers != nil:
 		return "leftovers " + r.Leftovers.at()
+	case r.Remains != nil:
+		return "remains"
 	}
 	return ""
 }
@@ -91,6 +94,7 @@ var (
 	hostName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
 	userName    = regexp.MustCompile(`^[a-z_][-a-z0-9_]{0,31}$`)
 	tableName   = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	plainWord   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]+$`)
 	hexDigest   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
@@ -154,6 +158,8 @@ func (r Resource) validate() error {
 		return errors.Join(absolute(r.Block.Path), mode(r.Block.Mode), singleLines(r.Block.Lines))
 	case r.Keys != nil:
 		return r.Keys.validate()
+	case r.Remains != nil:
+		return r.Remains.validate()
 	case r.Nftables != nil:
 		if len(r.Nftables.Ruleset) > mostRules {
 			return fmt.Errorf("its rules have %d KiB, more than %d", len(r.Nftables.Ruleset)>>10, mostRules>>10)
@@ -161,6 +167,23 @@ func (r Resource) validate() error {
 		return errors.Join(absolute(r.Nftables.Path), matches(tableName, r.Nftables.Table, "table name"))
 	}
 	return nil
+}
+
+// validate refuses what would end more than it means.
+func (l *Remains) validate() error {
+	var errs []error
+	for _, p := range append([]string{l.Tools}, l.Programs...) {
+		errs = append(errs, absolute(p))
+	}
+	for _, name := range slices.Concat(l.Interfaces, l.Chains, []string{l.Namespaces}) {
+		errs = append(errs, matches(plainWord, name, "plain word"))
+	}
+	for _, a := range l.Addresses {
+		if _, err := netip.ParseAddr(a); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // validate refuses what would leave nobody a way in.

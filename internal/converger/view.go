@@ -43,6 +43,8 @@ type view struct {
 	unitsErr    error
 	packages    map[string]string // name → dpkg's status, e.g. "ii"
 	packagesErr error
+	remains     remains
+	remainsErr  error
 	upgrades    upgrades
 	upgradesErr error
 	lockWait    time.Duration     // how long another program may update package lists
@@ -76,6 +78,8 @@ func (v *view) gather(ctx context.Context) {
 			units = append(units, swapServices...)
 		case r.Package != nil:
 			packages = append(packages, r.Package.Name)
+		case r.Remains != nil:
+			wait.Go(func() { v.remains, v.remainsErr = v.queries.remains(ctx, v, r.Remains) })
 		case r.Upgrades != nil:
 			wait.Go(func() { v.upgrades, v.upgradesErr = v.queries.upgrades(ctx, v, v.lockWait) })
 		case r.Nftables != nil:

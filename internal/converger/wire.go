@@ -64,6 +64,7 @@ type Resource struct {
 	Upgrades  *Upgrades       `json:"upgrades,omitempty"`
 	Archive   *Archive        `json:"archive,omitempty"`
 	Leftovers *Leftovers      `json:"leftovers,omitempty"`
+	Remains   *Remains        `json:"remains,omitempty"`
 	// Unless names where the resource is not wanted; there it is left alone.
 	Unless *Unless `json:"unless,omitempty"`
 }
@@ -117,6 +118,9 @@ type Directory struct {
 // Absent is a path that must not exist. A directory is removed with what it holds.
 type Absent struct {
 	Path string `json:"path"`
+	// Unmount: what is mounted below it is unmounted first, and where it is a
+	// mount point itself it is emptied. Otherwise a mount is a reason not to remove.
+	Unmount bool `json:"unmount,omitempty"`
 }
 
 // Link is a symbolic link.
@@ -206,6 +210,17 @@ type Package struct {
 // Upgrades has no installed package older than what its archives have. Files of the
 // configuration that were edited stay as they are.
 type Upgrades struct{}
+
+// Remains are what nothing declares and must not be there: what containers leave
+// on a machine whose program to run them is stopped.
+type Remains struct {
+	Programs   []string `json:"programs"`   // processes of a program at or below these paths, and what they have started
+	Interfaces []string `json:"interfaces"` // network interfaces
+	Namespaces string   `json:"namespaces"` // network namespaces whose name begins so
+	Addresses  []string `json:"addresses"`  // of whatever interface, without length
+	Chains     []string `json:"chains"`     // rules and chains of iptables that hold one of these words
+	Tools      string   `json:"tools"`      // where iptables may be, beside the usual places
+}
 
 // Unit is a systemd unit's state. A change to any of RestartOn restarts a
 // running unit; a change to any of ReloadOn reloads it.

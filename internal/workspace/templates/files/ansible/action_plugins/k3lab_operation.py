@@ -5,6 +5,7 @@
 #       command: [os, update]
 #       nodes: "{{ ansible_play_batch }}"
 #       options: [--drain-timeout=10m]   # of the command; default: none
+#       agreed: --yes                    # how the command is told to go on; this is the default
 #     register: done
 #     run_once: true
 #
@@ -44,8 +45,9 @@ class ActionModule(ActionBase):
 
     def _operate(self, task_vars, nodes):
         program = self._templar.template(task_vars.get("k3lab_program", "k3lab"))
+        agreed = self._task.args.get("agreed", "--yes")
         command = [
-            program, *self._task.args["command"], "--json", "--plan" if self._play_context.check_mode else "--yes",
+            program, *self._task.args["command"], "--json", "--plan" if self._play_context.check_mode else agreed,
             f"--node={','.join(nodes)}", *self._task.args.get("options", []),
         ]
         last = {}
