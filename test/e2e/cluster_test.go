@@ -85,6 +85,8 @@ func TestCluster(t *testing.T) {
 	l.phase("machines are updated one after the other", func(t *testing.T) { machinesAreUpdated(t, l) })
 	l.phase("what others in the network have is not taken", func(t *testing.T) { claimsHold(t, l) })
 	l.phase("one server dies, the API stays", func(t *testing.T) { oneServerDies(t, l) })
+	l.phase("the first server is lost, nothing else is", func(t *testing.T) { firstServerLost(t, l) })
+	l.phase("the first server is made anew and joins", func(t *testing.T) { firstServerRebuilt(t, l) })
 	l.phase("two servers die, quorum is lost and comes back", func(t *testing.T) { quorumLost(t, l) })
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
 	l.phase("the machines get a new key", func(t *testing.T) { newLoginKey(t, l) })

@@ -122,9 +122,9 @@ type change struct {
 }
 
 // plan returns what plan --json lists.
-func (l *lab) plan(wantExit int) []change {
+func (l *lab) plan(wantExit int, args ...string) []change {
 	l.t.Helper()
-	out := l.exit(wantExit, "plan", "--json")
+	out := l.exit(wantExit, append([]string{"plan", "--json"}, args...)...)
 	var result struct{ Changes []change }
 	for line := range strings.Lines(out) {
 		if strings.HasPrefix(line, `{"changes"`) {

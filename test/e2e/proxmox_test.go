@@ -69,15 +69,29 @@ type vm struct {
 
 func (p *proxmox) find(name string) vm {
 	p.t.Helper()
+	v, there := p.look(name)
+	if !there {
+		p.t.Fatalf("no VM is called %s", name)
+	}
+	return v
+}
+
+func (p *proxmox) has(name string) bool {
+	p.t.Helper()
+	_, there := p.look(name)
+	return there
+}
+
+func (p *proxmox) look(name string) (vm, bool) {
+	p.t.Helper()
 	var vms []vm
 	p.call("GET", "/cluster/resources?type=vm", &vms)
 	for _, v := range vms {
 		if v.Name == name {
-			return v
+			return v, true
 		}
 	}
-	p.t.Fatalf("no VM is called %s: %v", name, vms)
-	return vm{}
+	return vm{}, false
 }
 
 // power sends a power command and waits until the VM has the state.
