@@ -47,7 +47,7 @@ func promises(t *testing.T, lab *Lab) {
 	}
 	for _, m := range lab.VirtualMachines() {
 		h, ok := lab.Proxmox.Hypervisors[m.Hypervisor]
-		if _, known := lab.Endpoint(h.Endpoint); !ok || !known || m.VMID == 0 || m.TemplateVMID == 0 && h.TemplateVMID == 0 {
+		if _, known := lab.Endpoint(h.Endpoint); !ok || !known || m.VMID == 0 || !m.Adopted && m.TemplateVMID == 0 && h.TemplateVMID == 0 {
 			t.Errorf("accepted: %+v on %+v", m, h)
 		}
 	}

@@ -18,7 +18,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 	}
 	access := o.object("access")
 	lab.Access = Access{User: access.text("user", "k3lab"), KeyFile: access.text("key_file", ""), HardenSSHD: access.bool("harden_sshd", true)}
-	if !loginName.MatchString(lab.Access.User) || lab.Access.User == "root" {
+	if !loginName.MatchString(lab.Access.User) {
 		c.errorAt(access.key+".user", "choose another, such as k3lab; it gets sudo", "%q cannot be the login user", lab.Access.User)
 	}
 	for _, e := range access.texts("public_keys") {
@@ -31,6 +31,7 @@ func (c *checker) readPlatform(lab *Lab, root *node) {
 	lab.Firewall = c.firewall(o.object("firewall"))
 	lab.Security = c.security(o.object("security"), lab.Firewall.Enabled)
 	lab.OS = c.operatingSystem(o.object("os"))
+	lab.Manage = c.manage(o)
 }
 
 var (

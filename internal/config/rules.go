@@ -31,6 +31,9 @@ func rules() []rule {
 		{[]string{networkFile, platformFile}, (*checker).disjointNetworks},
 		{[]string{nodesFile, platformFile}, (*checker).podNetworkSize},
 		{[]string{nodesFile, networkFile, platformFile}, (*checker).oneSegment},
+		{[]string{platformFile}, (*checker).hardenable},
+		{[]string{platformFile}, (*checker).rootLogin},
+		{nodes, (*checker).adopted},
 	}
 }
 

@@ -60,7 +60,7 @@ func (c *checker) subnet(lab *Lab) {
 		key := machineKey(m, "ip")
 		switch {
 		case !m.IP.IsValid() || c.usable(m.IP, n.CIDR, key):
-		case m.Hypervisor != HypervisorNone:
+		case m.Hypervisor != HypervisorNone && !m.Adopted:
 			c.errorAt(key, "choose one in it, or correct cidr", "%s is outside the machines' network %s (%s)", m.IP, n.CIDR, c.line(cidrKey, key))
 		case m.Role == RoleServer && n.VIP.IsValid():
 			c.errorAt(key, "the VIP moves between servers of one network only", "%s is outside the machines' network %s (%s)", m.IP, n.CIDR, c.line(cidrKey, key))

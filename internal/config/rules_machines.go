@@ -73,6 +73,26 @@ func (c *checker) metal(lab *Lab) {
 	}
 }
 
+// adopted warns of settings that are not followed on a VM k3lab did not make.
+// Inherited ones are no mistake.
+func (c *checker) adopted(lab *Lab) {
+	for _, m := range lab.Machines {
+		if !m.Adopted {
+			continue
+		}
+		if m.Hypervisor == HypervisorNone {
+			c.warnAt(machineKey(m, "adopted"), "leave it out", "has no effect on a machine without a hypervisor")
+			continue
+		}
+		for _, setting := range []string{"mac", "disk_gib", "storage", "template_vmid", "vlan", "extra_disks"} {
+			key := machineKey(m, setting)
+			if c.written(key) && c.sources.Position(key) != c.sources.Position("nodes.defaults."+setting) {
+				c.warnAt(key, "leave it out, and change it in Proxmox", "has no effect on an adopted VM: k3lab changes its cores and memory only")
+			}
+		}
+	}
+}
+
 // quorum checks the number of servers.
 func (c *checker) quorum(lab *Lab) {
 	servers := lab.Servers()

@@ -71,7 +71,7 @@ func (c *checker) templates(lab *Lab) {
 	for _, m := range lab.VirtualMachines() {
 		h, ok := lab.Proxmox.Hypervisors[m.Hypervisor]
 		key := "proxmox.hypervisors." + m.Hypervisor
-		if ok && m.TemplateVMID == 0 && !h.UserTemplate && h.TemplateVMID == 0 && !c.written(key+".template_vmid") {
+		if ok && !m.Adopted && m.TemplateVMID == 0 && !h.UserTemplate && h.TemplateVMID == 0 && !c.written(key+".template_vmid") {
 			c.errorAt(key, fmt.Sprintf("add template_vmid, such as 9001: %s is cloned from it", m.Name), "template_vmid is missing")
 		}
 	}

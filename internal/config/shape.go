@@ -64,7 +64,7 @@ func nodesShape() *shape {
 	}
 	machine := &shape{
 		keys: keys("role", "enabled", "hypervisor", "vmid", "ip", "mac", "cores", "memory_mib", "balloon_mib",
-			"disk_gib", "storage", "template_vmid", "vlan", "arch"),
+			"disk_gib", "storage", "template_vmid", "vlan", "arch", "adopted"),
 		other: foreignNames(
 			rename("role", toRole, "type", "node_type", "kind"),
 			rename("role", flagToRole, "controlplane", "control_plane", "controller"),
@@ -195,7 +195,7 @@ func platformShape() *shape {
 	}
 	security.keys["audit"] = &shape{keys: keys("max_age_days", "max_backups", "max_size_mib")}
 	return &shape{
-		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem, "firewall": firewallShape(), "security": security},
+		keys: map[string]*shape{"lab_name": {}, "access": access, "k3s": k3s, "os": operatingSystem, "firewall": firewallShape(), "security": security, "manage": {}},
 		other: foreignNames(
 			rename("lab_name", same, "cluster_name", "labname"),
 			elsewhere("k3s.version", "k3s_version"),

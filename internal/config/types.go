@@ -19,6 +19,8 @@ type Lab struct {
 	Security Security
 	// ServersSpread says whether servers may share a hypervisor.
 	ServersSpread Spread
+	// Manage are the parts k3lab looks after; nil: all.
+	Manage []Concern
 	// Sources says where each setting stands; nil in a Lab that was not loaded.
 	Sources *Sources
 }
@@ -66,6 +68,9 @@ type Machine struct {
 	Taints       []string // key=value:Effect or key:Effect
 	Arch         string   // amd64 or arm64
 	VLAN         int      // 0: the network's
+	// Adopted marks a VM that k3lab did not make: only its cores and memory are
+	// changed, and it is never destroyed.
+	Adopted bool
 }
 
 // Disk is an extra disk of a machine.

@@ -51,20 +51,29 @@ type Inputs struct {
 	EncryptSecrets bool
 }
 
-// Node returns the desired state of one node of the lab.
+// Node returns the desired state of one node of the lab: of the parts that k3lab
+// looks after.
 func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error) {
 	s := converger.State{Machine: m.Name}
-	s.Resources = append(s.Resources, operatingSystem(lab, m)...)
-	s.Resources = append(s.Resources, secureShell(lab, in)...)
-	s.Resources = append(s.Resources, firewall(lab, m)...)
-	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() {
+	if lab.Manages(config.ManageOS) {
+		s.Resources = append(s.Resources, operatingSystem(lab, m)...)
+	}
+	if lab.Manages(config.ManageSSH) {
+		s.Resources = append(s.Resources, secureShell(lab, in)...)
+	}
+	if lab.Manages(config.ManageFirewall) {
+		s.Resources = append(s.Resources, firewall(lab, m)...)
+	}
+	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() && lab.Manages(config.ManageHA) {
 		s.Resources = append(s.Resources, virtualAddress(lab, m, in)...)
 	}
-	k3s, err := k3sNode(lab, m, in)
-	if err != nil {
-		return converger.State{}, fmt.Errorf("%s: %w", m.Name, err)
+	if lab.Manages(config.ManageK3s) {
+		k3s, err := k3sNode(lab, m, in)
+		if err != nil {
+			return converger.State{}, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		s.Resources = append(s.Resources, k3s...)
 	}
-	s.Resources = append(s.Resources, k3s...)
 	s.Resources = once(s.Resources)
 	return s, nil
 }

@@ -77,12 +77,12 @@ func (c *converge) Title() string { return "Machines and K3s" }
 // is verified in any case, so that a wrong one is refused before anything is made.
 func (c *converge) Plan(ctx context.Context, r report.Reporter) ([]step.Change, error) {
 	given := make(chan error, 1)
-	go func() { given <- c.supplies.verifyGiven(ctx, c.lab.Nodes()) }()
+	go func() { given <- c.supplies.verifyGiven(ctx, c.lab) }()
 	changes, err := c.read(ctx, r)
 	if refused := <-given; refused != nil {
 		return nil, refused
 	}
-	if b := c.beginning(); err == nil && b.member != "" && !b.encrypted && c.lab.Security.SecretsEncryption {
+	if b := c.beginning(); err == nil && b.member != "" && !b.encrypted && c.lab.Security.SecretsEncryption && c.lab.Manages(config.ManageK3s) {
 		r.Report(report.Event{Kind: report.Warning, Message: "Secrets are not encrypted in the datastore: this cluster was begun " +
 			"without, and K3s takes steps of yours to change that (see docs/security.md)"})
 	}
@@ -254,16 +254,19 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "set arch: "+facts.Arch+" in terraform/vars/nodes.yaml",
 			"the machine's processor is %s, the settings say %s", facts.Arch, m.Arch)
 	}
-	binary, err := c.supplies.digest(ctx, m.Arch)
-	if err != nil {
-		return converger.State{}, err
+	var binary string // digest of K3s
+	if c.lab.Manages(config.ManageK3s) {
+		var err error
+		if binary, err = c.supplies.digest(ctx, m.Arch); err != nil {
+			return converger.State{}, err
+		}
 	}
 	device := deviceOf(facts, m.IP)
 	if device == "" {
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "look at the machine's network, or correct ip in terraform/vars/nodes.yaml",
 			"none of the machine's network interfaces has its address %s", m.IP)
 	}
-	if c.lab.K3s.FlannelBackend == "wireguard-native" && !facts.Modules[desired.WireguardModule] {
+	if c.lab.K3s.FlannelBackend == "wireguard-native" && c.lab.Manages(config.ManageK3s) && !facts.Modules[desired.WireguardModule] {
 		return converger.State{}, fault.New(fault.Invalid, m.Name, "set k3s.flannel_backend: vxlan in ansible/group_vars/all.yaml, or give the machine a kernel that has it",
 			"its kernel %s has no module wireguard, which k3s.flannel_backend: wireguard-native needs", facts.Kernel)
 	}

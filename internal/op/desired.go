@@ -190,6 +190,9 @@ func (s *session) supply(ctx context.Context, m *config.Machine, d *DesiredNode)
 		}
 	}
 	d.Converger = &fleet.Supply{From: path, To: fleet.ConvergerPath(b.SHA256), SHA256: b.SHA256, Keep: 1}
+	if !s.lab.Manages(config.ManageK3s) {
+		return nil
+	}
 	k3s, err := s.supplies.binary(ctx, m.Arch)
 	if err != nil {
 		return err

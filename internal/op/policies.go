@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/k3lab/k3lab/internal/cluster"
+	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -27,6 +28,9 @@ func (p policies) Title() string { return "Policies" }
 // Plan asks the API what applying the files would change. Where the cluster is
 // not there to be asked, everything is deferred.
 func (p policies) Plan(ctx context.Context, r report.Reporter) ([]step.Change, error) {
+	if !p.lab.Manages(config.ManagePolicies) {
+		return nil, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	manifests, err := cluster.ReadManifests(p.dir.Path(policiesDir))

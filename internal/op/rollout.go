@@ -76,6 +76,9 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 			return err
 		}
 	}
+	if !r.lab.Manages(config.ManageK3s) {
+		return r.withoutK3s(ctx, m, changes, facts)
+	}
 	start, err := r.begin(ctx, m)
 	if err != nil {
 		return err
@@ -92,6 +95,21 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 		r.say(m, "converged, K3s started", true)
 	}
 	return err
+}
+
+// withoutK3s converges a machine whose K3s k3lab leaves as it is: nobody has to
+// wait for anybody.
+func (r *rollout) withoutK3s(ctx context.Context, m *config.Machine, changes []step.Change, facts converger.Facts) error {
+	state, err := r.desired(ctx, m, facts, beginning{})
+	if err != nil {
+		return err
+	}
+	r.say(m, "converging", false)
+	if _, err := r.machines.Apply(ctx, r.w, m.Name, converger.Request{State: state, Only: only(changes)}); err != nil {
+		return err
+	}
+	r.say(m, "converged", true)
+	return nil
 }
 
 // reach waits until the machine answers, as long as a boot may take.

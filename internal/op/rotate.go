@@ -48,6 +48,10 @@ func rotateToken(ctx context.Context, opts UpOptions) (err error) {
 	if err := s.checkNodes(); err != nil {
 		return err
 	}
+	if !s.lab.Manages(config.ManageK3s) {
+		return fault.New(fault.Invalid, "token", "add k3s to manage in ansible/group_vars/all.yaml",
+			"a new token means new settings and a restart of every K3s, and k3s is not managed")
+	}
 	if err := s.lock("secrets rotate"); err != nil {
 		return err
 	}

@@ -108,11 +108,11 @@ func (s *supplies) digest(ctx context.Context, arch string) (string, error) {
 
 // verifyGiven verifies the binary that is used instead of the release, for the
 // architecture of every node; where the release is used it does nothing.
-func (s *supplies) verifyGiven(ctx context.Context, nodes []*config.Machine) error {
-	if !s.source.Given() {
+func (s *supplies) verifyGiven(ctx context.Context, lab *config.Lab) error {
+	if !s.source.Given() || !lab.Manages(config.ManageK3s) {
 		return nil
 	}
-	for _, m := range nodes {
+	for _, m := range lab.Nodes() {
 		if _, err := s.binary(ctx, m.Arch); err != nil {
 			return fmt.Errorf("%s: %w", m.Name, err)
 		}
