@@ -135,7 +135,7 @@ func dialOnce(ctx context.Context, o Options) (*Client, error) {
 		conn.Close()
 		return nil, err
 	}
-	keys := hostKeys{file: o.KnownHosts, machine: o.Machine}
+	keys := hostKeys{file: o.KnownHosts, machine: o.Machine, strict: o.Strict, known: o.Known, alias: o.Alias}
 	config := &ssh.ClientConfig{
 		Config:            ssh.Config{Ciphers: ciphers},
 		User:              o.User,

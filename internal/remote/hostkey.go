@@ -24,15 +24,82 @@ import (
 type hostKeys struct {
 	file    string
 	machine string
+	strict  bool     // only what the known files have is pinned
+	known   []string // read only
+	alias   string   // name in them, besides the address
+	users   bool     // the file is one of those, and not k3lab's
+}
+
+// forget is the command that drops the pinned key.
+func (h hostKeys) forget() string {
+	if h.users {
+		return "ssh-keygen -R " + h.machine + " -f " + h.file
+	}
+	return "k3lab ssh --forget " + h.machine
 }
 
 // check is an ssh.HostKeyCallback.
 func (h hostKeys) check(address string, from net.Addr, key ssh.PublicKey) error {
 	err := h.compare(address, from, key)
-	if errors.Is(err, errUnknownHost) {
-		err = h.pin(address, from, key)
+	if !errors.Is(err, errUnknownHost) {
+		return err
 	}
-	return err
+	switch known, err := h.vouched(address, key); {
+	case err != nil:
+		return err
+	case h.strict && !known:
+		return &UnknownKeyError{Machine: h.machine, Address: address, key: key}
+	}
+	return h.pin(address, from, key)
+}
+
+// UnknownKeyError is a machine that shows a host key nobody has accepted yet.
+type UnknownKeyError struct {
+	Machine, Address string
+	key              ssh.PublicKey
+}
+
+// Type is the key's type, as ssh-keyscan names it.
+func (e *UnknownKeyError) Type() string { return e.key.Type() }
+
+// Fingerprint is the key's, as ssh-keygen -l prints it.
+func (e *UnknownKeyError) Fingerprint() string { return ssh.FingerprintSHA256(e.key) }
+
+func (e *UnknownKeyError) Error() string {
+	return fmt.Sprintf("%s: its SSH host key is not known yet: %s %s at %s", e.Machine, e.Type(), e.Fingerprint(), e.Address)
+}
+
+// Pin accepts the key that was shown.
+func (e *UnknownKeyError) Pin(knownHosts string) error {
+	return hostKeys{file: knownHosts, machine: e.Machine}.pin(e.Address, &net.TCPAddr{}, e.key)
+}
+
+// names are the machine's in the known files: its address, and its alias at the
+// same port.
+func (h hostKeys) names(address string) []string {
+	names := []string{address}
+	if _, port, err := net.SplitHostPort(address); err == nil && h.alias != "" {
+		names = append(names, net.JoinHostPort(h.alias, port))
+	}
+	return names
+}
+
+// vouched reports whether a known file has that very key, and fails where it has
+// another one. What it says of a name counts, not what it says of the address
+// the name leads to.
+func (h hostKeys) vouched(address string, key ssh.PublicKey) (bool, error) {
+	for _, file := range h.known {
+		for _, name := range h.names(address) {
+			err := hostKeys{file: file, machine: h.machine, users: true}.compare(name, &net.TCPAddr{}, key)
+			switch {
+			case err == nil:
+				return true, nil
+			case !errors.Is(err, errUnknownHost):
+				return false, err
+			}
+		}
+	}
+	return false, nil
 }
 
 var errUnknownHost = errors.New("host key is not known yet")
@@ -55,7 +122,7 @@ func (h hostKeys) compare(address string, from net.Addr, key ssh.PublicKey) erro
 	}
 	want := differs.Want[0]
 	return fault.New(fault.Unreachable, h.machine,
-		fmt.Sprintf("k3lab ssh --forget %s, if the machine was rebuilt; if it was not, somebody may be listening", h.machine),
+		h.forget()+", if the machine was rebuilt; if it was not, somebody may be listening",
 		"its SSH host key changed: %s %s is pinned at %s:%d, but %s shows %s %s",
 		want.Key.Type(), ssh.FingerprintSHA256(want.Key), want.Filename, want.Line, address, key.Type(), ssh.FingerprintSHA256(key))
 }
@@ -124,21 +191,37 @@ func (h hostKeys) algorithms(address string) []string {
 	offered := slices.DeleteFunc(ssh.SupportedAlgorithms().HostKeys, func(a string) bool {
 		return strings.Contains(a, "-cert-")
 	})
-	prefer := []string{ssh.KeyAlgoED25519}
-	if known, err := knownhosts.New(h.file); err == nil {
-		// Asking for a key that nobody has yields those that are pinned.
-		probe, probeErr := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
-		var differs *knownhosts.KeyError
-		if probeErr == nil && errors.As(known(address, &net.TCPAddr{}, probe), &differs) && len(differs.Want) > 0 {
-			prefer = nil
-			for _, w := range differs.Want {
-				prefer = append(prefer, keyAlgorithms(w.Key.Type())...)
+	prefer := algorithmsIn(h.file, address)
+	for _, file := range h.known {
+		for _, name := range h.names(address) {
+			if prefer == nil {
+				prefer = algorithmsIn(file, name)
 			}
 		}
+	}
+	if prefer == nil {
+		prefer = []string{ssh.KeyAlgoED25519}
 	}
 	isPreferred := func(a string) bool { return slices.Contains(prefer, a) }
 	return append(slices.DeleteFunc(prefer, func(a string) bool { return !slices.Contains(offered, a) }),
 		slices.DeleteFunc(offered, isPreferred)...)
+}
+
+// algorithmsIn are those of the keys a file has for an address; nil without one.
+func algorithmsIn(file, address string) (prefer []string) {
+	known, err := knownhosts.New(file)
+	if err != nil {
+		return nil
+	}
+	// Asking for a key that nobody has yields those that are pinned.
+	probe, err := ssh.NewPublicKey(ed25519.PublicKey(make([]byte, ed25519.PublicKeySize)))
+	var differs *knownhosts.KeyError
+	if err == nil && errors.As(known(address, &net.TCPAddr{}, probe), &differs) {
+		for _, w := range differs.Want {
+			prefer = append(prefer, keyAlgorithms(w.Key.Type())...)
+		}
+	}
+	return prefer
 }
 
 // keyAlgorithms are the signature algorithms of a key type.

@@ -15,6 +15,15 @@ type Options struct {
 	KeyFile    string // private key; the agent of SSH_AUTH_SOCK is asked too
 	KnownHosts string // file that host keys are pinned in at first contact
 
+	// Strict refuses a host key that is not pinned yet, with an *UnknownKeyError,
+	// unless one of the files of Known has it.
+	Strict bool
+	// Known are further files of host keys, as ssh has them. They are only read; a
+	// file that is not there holds none.
+	Known []string
+	// Alias is another name under which Known may have the machine.
+	Alias string
+
 	// ConnectTimeout bounds one TCP connection attempt, default 3 s; short, so
 	// that a machine that boots is found soon.
 	ConnectTimeout time.Duration
