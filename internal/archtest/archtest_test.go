@@ -22,7 +22,7 @@ var tiers = [][]string{
 	{"cmd/k3lab", "cmd/k3lab-converger"},
 	{"internal/cli"},
 	{"internal/op"},
-	{"internal/infra", "internal/desired", "internal/fleet", "internal/cluster", "internal/sandbox", "internal/tfprovider", "internal/workspace"},
+	{"internal/infra", "internal/desired", "internal/fleet", "internal/cluster", "internal/sandbox", "internal/tfprovider", "internal/workspace", "internal/existing"},
 	{"internal/sshkey"},
 	{"internal/remote", "internal/pve", "internal/converger", "internal/secrets", "internal/release"},
 	{"internal/step", "internal/report", "internal/config", "internal/fault"},

@@ -99,7 +99,7 @@ func (a *app) root() *cobra.Command {
 		return fault.New(fault.Failed, "", c.CommandPath()+" --help", "%w", err)
 	})
 	root.AddCommand(
-		a.initCommand(), a.validateCommand(), a.fmtCommand(), a.envCommand(),
+		a.initCommand(), a.importCommand(), a.validateCommand(), a.fmtCommand(), a.envCommand(),
 		a.lockCommand(), a.planCommand(), a.upCommand(), a.desiredCommand(), a.statusCommand(), a.kubeconfigCommand(),
 		a.sshCommand(), a.osCommand(), a.secretsCommand(), a.resetCommand(), a.destroyCommand(), a.sandboxCommand(),
 	)

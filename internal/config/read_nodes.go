@@ -129,6 +129,7 @@ func (c *checker) machine(o object, name string) *Machine {
 		TemplateVMID: o.int("template_vmid", 0, leastVMID, mostVMID),
 		VLAN:         o.int("vlan", 0, 1, mostVLAN),
 		Arch:         o.choice("arch", "amd64", "amd64", "arm64"),
+		OnBoot:       o.bool("on_boot", true),
 		Adopted:      o.bool("adopted", false),
 	}
 	for _, e := range o.list("extra_disks") {

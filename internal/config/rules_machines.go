@@ -64,7 +64,7 @@ func (c *checker) metal(lab *Lab) {
 		if m.Hypervisor != HypervisorNone {
 			continue
 		}
-		for _, setting := range []string{"vmid", "cores", "memory_mib", "balloon_mib", "disk_gib", "storage", "template_vmid", "vlan"} {
+		for _, setting := range []string{"vmid", "cores", "memory_mib", "balloon_mib", "disk_gib", "storage", "template_vmid", "vlan", "on_boot"} {
 			key := machineKey(m, setting)
 			if c.written(key) && c.sources.Position(key) != c.sources.Position("nodes.defaults."+setting) {
 				c.warnAt(key, "leave it out", "has no effect on a machine without a hypervisor")
@@ -87,7 +87,7 @@ func (c *checker) adopted(lab *Lab) {
 		for _, setting := range []string{"mac", "disk_gib", "storage", "template_vmid", "vlan", "extra_disks"} {
 			key := machineKey(m, setting)
 			if c.written(key) && c.sources.Position(key) != c.sources.Position("nodes.defaults."+setting) {
-				c.warnAt(key, "leave it out, and change it in Proxmox", "has no effect on an adopted VM: k3lab changes its cores and memory only")
+				c.warnAt(key, "leave it out, and change it in Proxmox", "has no effect on an adopted VM: k3lab changes its cores, memory and on_boot only")
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func nodesShape() *shape {
 	}
 	machine := &shape{
 		keys: keys("role", "enabled", "hypervisor", "vmid", "ip", "mac", "cores", "memory_mib", "balloon_mib",
-			"disk_gib", "storage", "template_vmid", "vlan", "arch", "adopted"),
+			"disk_gib", "storage", "template_vmid", "vlan", "arch", "on_boot", "adopted"),
 		other: foreignNames(
 			rename("role", toRole, "type", "node_type", "kind"),
 			rename("role", flagToRole, "controlplane", "control_plane", "controller"),
@@ -84,6 +84,7 @@ func nodesShape() *shape {
 			rename("taints", same, "node_taints"),
 			rename("arch", toArch, "architecture", "cpu_arch"),
 			rename("enabled", same, "enable"),
+			rename("on_boot", same, "onboot", "start_on_boot"),
 		),
 	}
 	machine.keys["extra_disks"] = &shape{items: disk}

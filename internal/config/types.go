@@ -68,8 +68,9 @@ type Machine struct {
 	Taints       []string // key=value:Effect or key:Effect
 	Arch         string   // amd64 or arm64
 	VLAN         int      // 0: the network's
-	// Adopted marks a VM that k3lab did not make: only its cores and memory are
-	// changed, and it is never destroyed.
+	OnBoot       bool     // the VM starts with its hypervisor
+	// Adopted marks a VM that k3lab did not make: only its cores, memory and
+	// on_boot are changed, and it is never destroyed.
 	Adopted bool
 }
 

@@ -120,8 +120,15 @@ func (t *Terraform) existing(ctx context.Context, rc *tfjson.ResourceChange) (*f
 		}
 		name := fmt.Sprint(at(rc.Change.After, "name"))
 		vm, has, err := t.opts.VMs.Find(ctx, endpoint, int(id))
+		if err == nil && !has && rc.Name == adopted {
+			err = fault.New(fault.Invalid, t.names.subjectOfChange(rc).String(), "correct its vmid in terraform/vars/nodes.yaml; without adopted: true k3lab makes the VM",
+				"it is an adopted VM, and there is no VM %d", int(id))
+		}
 		if err != nil || !has {
 			return nil, err
+		}
+		if rc.Name == adopted { // whatever it is called, and in whatever pool
+			return &found{rc.Address, fmt.Sprintf("%s/%d", vm.Hypervisor, int(id))}, nil
 		}
 		if vm.Name != name || vm.Pool != pool {
 			return nil, fault.New(fault.Invalid, t.names.subjectOfChange(rc).String(),

@@ -86,7 +86,10 @@ func describe(s subject, act step.Action, rc *tfjson.ResourceChange) step.Change
 			c.Detail += " (takes effect when the machine restarts)"
 		}
 	}
-	if rc.Change.Importing != nil {
+	switch {
+	case rc.Change.Importing != nil && rc.Name == adopted:
+		c.Detail = strings.TrimSuffix("taken over as it is; "+c.Detail, "; ")
+	case rc.Change.Importing != nil:
 		c.Detail = strings.TrimSuffix("taken over from an interrupted run; "+c.Detail, "; ")
 	}
 	return c

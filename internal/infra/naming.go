@@ -20,6 +20,9 @@ const (
 	typeTrigger   = "terraform_data"
 )
 
+// adopted is the resource of VMs that k3lab did not make.
+const adopted = "adopted"
+
 // inventoryFile is the path of Ansible's inventory in a workspace.
 const inventoryFile = "ansible/inventory/hosts.ini"
 

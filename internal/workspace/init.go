@@ -91,10 +91,15 @@ func (r *Result) initSecrets(d Dir, store *secrets.Store, opts Options) error {
 			return err
 		}
 	}
+	r.newAgeKey(store)
+	return nil
+}
+
+// newAgeKey tells of an age key that was made just now.
+func (r *Result) newAgeKey(store *secrets.Store) {
 	if file, made := store.KeyFile(); made {
 		r.Notices = append(r.Notices, "Your age key is new: "+file+". Back it up: without it "+secrets.FileName+" cannot be read.")
 	}
-	return nil
 }
 
 // NewToken draws a token for a cluster.

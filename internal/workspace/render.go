@@ -3,6 +3,7 @@ package workspace
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/goccy/go-yaml"
 	"github.com/google/renameio/v2"
 
 	"github.com/k3lab/k3lab/internal/config"
@@ -22,23 +24,52 @@ import (
 //go:embed all:templates
 var templates embed.FS
 
+// Where the templates of settings files lie: those of a new lab, and those of
+// one that was there before.
+const (
+	newSettings      = "templates/settings/"
+	importedSettings = "templates/imported/"
+)
+
 // render returns every file of the workspace by its path.
 func render(e example, opts Options) (map[string][]byte, error) {
 	values, err := e.fill(opts)
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{}
-	where := map[string]string{
-		"templates/settings/nodes.yaml":   "terraform/vars/nodes.yaml",
-		"templates/settings/network.yaml": "terraform/vars/network.yaml",
-		"templates/settings/proxmox.yaml": "terraform/vars/proxmox.yaml",
-		"templates/settings/all.yaml":     "ansible/group_vars/all.yaml",
-		"templates/files/gitignore":       ".gitignore",
-		"templates/files/envrc":           ".envrc",
+	files, err := renderFiles(values, newSettings)
+	if err != nil {
+		return nil, err
 	}
-	err = fs.WalkDir(templates, "templates", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	if opts.Sandbox != nil && !e.metal {
+		files[sandboxCA] = opts.Sandbox.CAPEM
+	}
+	return files, valid(files)
+}
+
+// renderFiles fills the settings files in from the first of the folders that has
+// a template for it.
+func renderFiles(values any, folders ...string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	where := map[string]string{"templates/files/gitignore": ".gitignore", "templates/files/envrc": ".envrc"}
+	for _, file := range config.Files {
+		for _, folder := range folders {
+			name := folder + filepath.Base(file)
+			text, err := templates.ReadFile(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				files[file], err = fill(name, text, values)
+			}
+			if err != nil {
+				return nil, err
+			}
+			break
+		}
+	}
+	err := fs.WalkDir(templates, "templates", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasPrefix(path, newSettings) || strings.HasPrefix(path, importedSettings) {
 			return err
 		}
 		text, err := templates.ReadFile(path)
@@ -49,25 +80,14 @@ func render(e example, opts Options) (map[string][]byte, error) {
 		if !named {
 			target = strings.TrimPrefix(strings.TrimPrefix(path, "templates/"), "files/")
 		}
-		if strings.HasPrefix(path, "templates/settings/") {
-			if text, err = fill(path, text, values); err != nil {
-				return err
-			}
-		}
 		files[target] = text
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if opts.Sandbox != nil && !e.metal {
-		files[sandboxCA] = opts.Sandbox.CAPEM
-	}
-	return files, valid(files)
+	return files, err
 }
 
-func fill(name string, text []byte, values settings) ([]byte, error) {
-	t, err := template.New(name).Parse(string(text))
+func fill(name string, text []byte, values any) ([]byte, error) {
+	t, err := template.New(name).Funcs(template.FuncMap{"json": inJSON, "nested": nested}).Parse(string(text))
 	if err != nil {
 		return nil, fmt.Errorf("template %s: %w", name, err)
 	}
@@ -76,6 +96,29 @@ func fill(name string, text []byte, values settings) ([]byte, error) {
 		return nil, fmt.Errorf("template %s: %w", name, err)
 	}
 	return out.Bytes(), nil
+}
+
+// inJSON is a value on one line; JSON is YAML. Nothing is an empty list.
+func inJSON(v any) (string, error) {
+	if list, ok := v.([]string); ok && list == nil {
+		return "[]", nil
+	}
+	text, err := json.Marshal(v)
+	return string(text), err
+}
+
+// nested is a mapping to follow its key and colon: below it, indented, or {} where
+// it is empty.
+func nested(indent int, v map[string]any) (string, error) {
+	if len(v) == 0 {
+		return " {}", nil
+	}
+	text, err := yaml.MarshalWithOptions(v, yaml.IndentSequence(true))
+	if err != nil {
+		return "", err
+	}
+	pad := "\n" + strings.Repeat(" ", indent)
+	return pad + strings.ReplaceAll(strings.TrimRight(string(text), "\n"), "\n", pad), nil
 }
 
 // valid checks the settings as k3lab validate would, before they are written:

@@ -1,5 +1,5 @@
 resource "proxmox_virtual_environment_vm" "machine" {
-  for_each = var.machines
+  for_each = { for name, machine in var.machines : name => machine if !machine.adopted }
 
   name      = each.key
   node_name = each.value.hypervisor
@@ -7,7 +7,7 @@ resource "proxmox_virtual_environment_vm" "machine" {
   pool_id   = proxmox_virtual_environment_pool.lab.pool_id
   tags      = sort(distinct(["k3lab", each.value.role == "none" ? "k3lab" : each.value.role]))
 
-  on_boot = true
+  on_boot = each.value.on_boot
   started = true
   # A machine follows its setting to another hypervisor alive, disks included.
   migrate = true

@@ -47,6 +47,8 @@ variable "machines" {
     storage       = optional(string)
     template_vmid = optional(number)
     vlan          = optional(number)
+    on_boot       = optional(bool, true)
+    adopted       = optional(bool, false)
     extra_disks = optional(list(object({
       size_gib = number
       storage  = optional(string)
