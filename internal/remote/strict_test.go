@@ -101,7 +101,9 @@ func TestKeysTheUserKnows(t *testing.T) {
 			o := o
 			o.KnownHosts, o.Known, o.Alias = filepath.Join(t.TempDir(), "known_hosts"), []string{tt.file}, tt.alias
 			if !tt.known {
-				shownKey(ctx, t, o)
+				if unknown := shownKey(ctx, t, o); unknown == nil {
+					t.Error("the key is taken for known")
+				}
 				return
 			}
 			c, err := remote.Dial(ctx, o)
