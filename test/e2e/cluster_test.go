@@ -76,6 +76,7 @@ func TestCluster(t *testing.T) {
 	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
 	l.phase("security is checked on what is there", func(t *testing.T) { security(t, l) })
 	l.phase("the firewall lets through what it must", func(t *testing.T) { firewallHolds(t, l) })
+	l.phase("traffic of pods goes where it may", func(t *testing.T) { pods(t, l) })
 	l.phase("power is lost before a change is confirmed", func(t *testing.T) { powerLost(t, l) })
 	l.phase("the operating system is as promised", func(t *testing.T) { operatingSystem(t, l) })
 	l.phase("a change of sshd that would lock out is put back", func(t *testing.T) { lockOut(t, l) })
