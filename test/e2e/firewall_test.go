@@ -235,7 +235,7 @@ func powerLost(t *testing.T, l *lab) {
 // shell runs a line of shell on a machine.
 func (l *lab) shell(machine, line string) string {
 	l.t.Helper()
-	return l.exit(0, "ssh", machine, "--", line)
+	return withoutBanner(l.exit(0, "ssh", machine, "--", line))
 }
 
 func (l *lab) addressOf(t *testing.T, machine string) string {

@@ -141,7 +141,7 @@ func (l *lab) plan(wantExit int, args ...string) []change {
 // onMachine runs a command as root on a machine.
 func (l *lab) onMachine(machine string, command ...string) string {
 	l.t.Helper()
-	return l.exit(0, append([]string{"ssh", machine, "--", "sudo"}, command...)...)
+	return withoutBanner(l.exit(0, append([]string{"ssh", machine, "--", "sudo"}, command...)...))
 }
 
 // sandbox is what the sandbox says of itself.
