@@ -3,8 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,19 +152,29 @@ func fromOutside(t *testing.T, l *lab) {
 		"k3s kubectl patch service web -n try-open --subresource=status --type=merge --patch-file=/dev/stdin")
 	l.onMachine("agent-1", "ip", "address", "add", pool+"/32", "dev", "eth0")
 	defer l.onMachine("agent-1", "ip", "address", "del", pool+"/32", "dev", "eth0")
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	reaches := func(address string) error {
-		resp, err := client.Get("http://" + address + "/passwd")
+		c, err := net.DialTimeout("tcp", address, 2*time.Second)
 		if err != nil {
 			return err
 		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("answers %s", resp.Status)
+		defer c.Close()
+		answer := make([]byte, 6)
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		if _, err = c.Write([]byte("GET /passwd\n\n")); err == nil {
+			_, err = io.ReadFull(c, answer)
 		}
-		return nil
+		if err == nil && string(answer) != "HTTP/1" {
+			err = fmt.Errorf("answers %q", answer)
+		}
+		return err
 	}
-	eventually(t, 20*time.Second, "the load balancer's address answers", func() bool { return reaches(pool+":80") == nil })
+	var last error
+	defer func() {
+		if last != nil {
+			t.Logf("the load balancer's address: %v", last)
+		}
+	}()
+	eventually(t, 20*time.Second, "the load balancer's address answers", func() bool { last = reaches(pool + ":80"); return last == nil })
 	for _, m := range l.members() {
 		if err := reaches(net.JoinHostPort(m.Address, "30080")); err == nil {
 			t.Errorf("%s: the NodePort answers, and firewall.node_ports_from is not set", m.Name)
