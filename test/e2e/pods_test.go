@@ -136,8 +136,11 @@ func podReaches(l *lab, from, address string) error {
 	cmd := exec.Command(l.bin, "-C", l.dir, "ssh", "server-1", "--", ask)
 	cmd.Env = l.env
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "HTTP/1") {
-		return fmt.Errorf("no answer: %v: %s", err, out)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %s", err, out)
+	case !strings.Contains(string(out), "HTTP/1"):
+		return fmt.Errorf("no answer: %s", out)
 	}
 	return nil
 }
