@@ -52,6 +52,10 @@ func (k Pair) Restore() (ssh.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return k.restore(store)
+}
+
+func (k Pair) restore(store *secrets.Store) (ssh.PublicKey, error) {
 	kept, err := store.Get(SecretName)
 	if err != nil && !errors.Is(err, secrets.ErrNotFound) {
 		return nil, err

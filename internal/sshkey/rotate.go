@@ -24,20 +24,23 @@ type Keys struct {
 // Keys are the users' own keys, the pair's, and in the middle of a rotation the
 // next one; and those that were the pair's before.
 func (k Pair) Keys(users []string) (Keys, error) {
-	pairs := make([]ssh.PublicKey, 0, 2)
-	public, err := k.Restore()
-	if err != nil {
-		return Keys{}, err
-	}
-	pairs = append(pairs, public)
 	if k.Own != "" {
-		lines, err := Authorized(users, pairs...)
+		public, err := publicOf(k.Own)
+		if err != nil {
+			return Keys{}, err
+		}
+		lines, err := Authorized(users, public)
 		return Keys{Authorized: lines}, err
 	}
 	store, err := secrets.Open(filepath.Dir(k.SecretsFile))
 	if err != nil {
 		return Keys{}, err
 	}
+	public, err := k.restore(store)
+	if err != nil {
+		return Keys{}, err
+	}
+	pairs := []ssh.PublicKey{public}
 	next, err := store.Get(nextName)
 	switch {
 	case err == nil:
