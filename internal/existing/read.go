@@ -172,9 +172,9 @@ func (a answers) started(name string, m *Machine) error {
 	if file := m.Settings.Text("config"); file != "" && file != "/etc/rancher/k3s/config.yaml" {
 		return fault.New(fault.Invalid, name, "move it to /etc/rancher/k3s/config.yaml", "its settings are in %s, and k3lab reads K3s's own place only", file)
 	}
-	for _, secret := range []string{"token", "token-file", "agent-token", "agent-token-file", "vpn-auth", "etcd-s3-access-key", "etcd-s3-secret-key"} {
-		if m.Settings[secret] != nil {
-			m.Settings[secret] = hidden
+	for key := range m.Settings {
+		if IsSecret(key) {
+			m.Settings[key] = hidden
 		}
 	}
 	return nil

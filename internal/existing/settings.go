@@ -59,6 +59,14 @@ var (
 	}
 )
 
+// IsSecret reports whether a setting of K3s is, or leads to, a secret.
+func IsSecret(key string) bool {
+	return slices.Contains([]string{
+		"token", "token-file", "agent-token", "agent-token-file", "vpn-auth",
+		"etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token",
+	}, key)
+}
+
 // short are the settings' other names on the command line.
 var short = map[string]string{
 	"t": "token", "s": "server", "d": "data-dir", "o": "write-kubeconfig", "c": "config", "l": "log", "i": "node-ip",

@@ -1,6 +1,7 @@
 package op
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"os"
@@ -86,7 +87,7 @@ func (i *importing) virtualMachines(ctx context.Context) error {
 			c.bridge = vm.Bridge
 		}
 		if !slices.ContainsFunc(c.hypervisors, func(h workspace.ImportedHypervisor) bool { return h.Name == vm.Node }) {
-			c.hypervisors = append(c.hypervisors, workspace.ImportedHypervisor{Name: vm.Node, Storage: or(vm.Storage, "local-lvm")})
+			c.hypervisors = append(c.hypervisors, workspace.ImportedHypervisor{Name: vm.Node, Storage: cmp.Or(vm.Storage, "local-lvm")})
 		}
 	}
 	if len(c.vms) == 0 {

@@ -1,6 +1,7 @@
 package op
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -29,7 +30,7 @@ func (i *importing) settings() (workspace.Imported, error) {
 	in := workspace.Imported{
 		LabName: i.opts.LabName, User: i.user, KeyFile: underHome(i.keyFile),
 		Token: secrets.NewValue(first.Token), SecretsEncryption: first.Encrypted,
-		Timezone:     or(first.Timezone, "Etc/UTC"),
+		Timezone:     cmp.Or(first.Timezone, "Etc/UTC"),
 		ServerConfig: i.common(config.RoleServer), AgentConfig: i.common(config.RoleAgent),
 	}
 	if in.LabName == "" {
@@ -65,26 +66,19 @@ func underHome(path string) string {
 	return path
 }
 
-func or(value, fallback string) string {
-	if value == "" {
-		return fallback
-	}
-	return value
-}
-
 // clusterSettings are what all servers must agree on.
 func (i *importing) clusterSettings(first *found, in *workspace.Imported) error {
 	s := first.Settings
-	in.PodCIDR, in.ServiceCIDR = or(s.Text("cluster-cidr"), "10.42.0.0/16"), or(s.Text("service-cidr"), "10.43.0.0/16")
+	in.PodCIDR, in.ServiceCIDR = cmp.Or(s.Text("cluster-cidr"), "10.42.0.0/16"), cmp.Or(s.Text("service-cidr"), "10.43.0.0/16")
 	for _, cidr := range []string{in.PodCIDR, in.ServiceCIDR} {
 		if p, err := netip.ParsePrefix(cidr); err != nil || !p.Addr().Is4() {
 			return fault.New(fault.Invalid, first.Name, "", "its pods or Services have %s: k3lab knows clusters with one IPv4 network for each", cidr)
 		}
 	}
-	in.ClusterDomain = or(s.Text("cluster-domain"), "cluster.local")
+	in.ClusterDomain = cmp.Or(s.Text("cluster-domain"), "cluster.local")
 	in.Disable = s.List("disable")
 	in.CNI = "flannel"
-	switch backend := or(s.Text("flannel-backend"), "vxlan"); backend {
+	switch backend := cmp.Or(s.Text("flannel-backend"), "vxlan"); backend {
 	case "none":
 		in.CNI = "none"
 		delete(in.ServerConfig, "disable-network-policy") // which goes with it
@@ -117,9 +111,6 @@ var own = []string{
 	"cluster-domain", "disable", "flannel-backend", "secrets-encryption", "disable-etcd", "datastore-endpoint",
 }
 
-// withheld are secret and have no place in settings that stand in git.
-var withheld = []string{"vpn-auth", "etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token"}
-
 // common are the further settings of K3s that all nodes of a role share.
 func (i *importing) common(role config.Role) map[string]any {
 	var out existing.Settings
@@ -130,10 +121,10 @@ func (i *importing) common(role config.Role) map[string]any {
 		}
 		further := existing.Settings(maps.Clone(map[string]any(n.Settings)))
 		maps.DeleteFunc(further, func(key string, value any) bool {
-			return slices.Contains(own, key) || slices.Contains(withheld, key) || value == false
+			return slices.Contains(own, key) || existing.IsSecret(key) || value == false
 		})
-		for _, key := range withheld {
-			if n.Settings[key] != nil {
+		for _, key := range slices.Sorted(maps.Keys(n.Settings)) {
+			if existing.IsSecret(key) && !slices.Contains(own, key) {
 				i.notice("%s: %s is secret and was not taken over. Before k3s is managed, put it where K3s finds it otherwise.", n.Name, key)
 			}
 		}
