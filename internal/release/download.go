@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -28,6 +29,9 @@ type Downloader struct {
 	// Progress, where set, is told how far a file is; total is -1 where nobody knows.
 	Progress func(name string, done, total int64)
 }
+
+// defaultClient is one for all requests, so that they share connections.
+var defaultClient = sync.OnceValue(newClient)
 
 // newClient is the default client. A download that was promised over TLS is not
 // taken over anything else.
@@ -98,7 +102,7 @@ func (d *Downloader) retried(ctx context.Context, f func() (progress bool, err e
 func (d *Downloader) get(ctx context.Context, url string, from int64) (*body, error) {
 	client := d.Client
 	if client == nil {
-		client = newClient()
+		client = defaultClient()
 	}
 	stall := d.Stall
 	if stall == 0 {

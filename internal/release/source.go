@@ -51,16 +51,6 @@ func ImagesName(arch string) string { return "k3s-airgap-images-" + arch + ".tar
 // Given reports whether binaries are given on this computer, instead of the release's.
 func (s *Source) Given() bool { return s.Binary != "" || s.BinaryDir != "" }
 
-// BinaryDigest is the SHA-256 of the binary for the architecture. Where the
-// release's is locked nothing is asked.
-func (s *Source) BinaryDigest(ctx context.Context, arch string) (string, error) {
-	if s.Given() {
-		f, err := s.given(arch)
-		return f.SHA256, err
-	}
-	return s.Digest(ctx, arch, BinaryName(arch))
-}
-
 // FindBinary returns the binary for the architecture: the given one, else the
 // release's, downloaded unless it is in the cache.
 func (s *Source) FindBinary(ctx context.Context, arch string) (File, error) {

@@ -26,7 +26,7 @@ func TestFindOncePerArchitecture(t *testing.T) {
 	src := source(t, s)
 	for range 2 {
 		for arch, names := range map[string][]string{"amd64": {"k3s", "k3s-airgap-images-amd64.tar.zst"}, "arm64": {"k3s-arm64", "k3s-airgap-images-arm64.tar.zst"}} {
-			digest, err := src.BinaryDigest(context.Background(), arch)
+			digest, err := src.Digest(context.Background(), arch, release.BinaryName(arch))
 			if err != nil || digest != sum(files[names[0]]) {
 				t.Errorf("%s: digest %s, %v", arch, digest, err)
 			}
@@ -60,7 +60,7 @@ func TestFindWithLock(t *testing.T) {
 	s := serve(t, files)
 	src := source(t, s)
 	src.Locked = release.Digests{release.Key(version, "k3s"): sum(files["k3s"]), release.Key(version, "k3s-arm64"): sum("another")}
-	if got, err := src.BinaryDigest(context.Background(), "arm64"); err != nil || got != sum("another") {
+	if got, err := src.Digest(context.Background(), "arm64", release.BinaryName("arm64")); err != nil || got != sum("another") {
 		t.Errorf("got %s, %v, want the locked digest", got, err)
 	}
 	if asked := s.asked(); asked != nil {
