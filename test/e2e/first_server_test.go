@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // balancerPath is where an agent keeps the servers it balances over.
@@ -39,23 +38,9 @@ func balancesOverAll(t *testing.T, l *lab) {
 	}
 }
 
-func (l *lab) kubernetes(t *testing.T) *kubernetes.Clientset {
-	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(l.dir, ".k3lab/kubeconfig"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.Timeout = 5 * time.Second
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
-
 // renewsAfter reports whether the node has told the API after that moment that it
 // is alive; else what it has lost is found out only after 40 seconds.
-func renewsAfter(client *kubernetes.Clientset, node string, moment time.Time) bool {
+func renewsAfter(client kubernetes.Interface, node string, moment time.Time) bool {
 	lease, err := client.CoordinationV1().Leases("kube-node-lease").Get(context.Background(), node, metav1.GetOptions{})
 	return err == nil && lease.Spec.RenewTime != nil && lease.Spec.RenewTime.After(moment)
 }
@@ -64,7 +49,7 @@ func renewsAfter(client *kubernetes.Clientset, node string, moment time.Time) bo
 // else may depend on it, neither agents nor k3lab.
 func firstServerLost(t *testing.T, l *lab) {
 	balancesOverAll(t, l)
-	client := l.kubernetes(t)
+	client := adminOf(t, l)
 	l.onMachine("agent-1", "rm", "/usr/local/bin/kubectl")
 	newProxmox(t, l.sandbox()).power("server-1", "stop", "stopped")
 	// What was on its way when the power went may have been taken still.
@@ -111,7 +96,7 @@ func firstServerLost(t *testing.T, l *lab) {
 // firstServerRebuilt has the server that began the cluster be gone with its disk,
 // and made anew by k3lab: it joins the cluster that is there and begins no second.
 func firstServerRebuilt(t *testing.T, l *lab) {
-	client := l.kubernetes(t)
+	client := adminOf(t, l)
 	cluster := func() string {
 		t.Helper()
 		system, err := client.CoreV1().Namespaces().Get(context.Background(), "kube-system", metav1.GetOptions{})

@@ -58,17 +58,11 @@ func (l *lab) grow(t *testing.T, n int) {
 			i, box.Hypervisors[i%len(box.Hypervisors)].Name, 210+i, netip.AddrFrom4(ip))
 	}
 	file := filepath.Join(l.dir, "terraform/vars/nodes.yaml")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, found := strings.Cut(string(text), "\n# What else a machine can have:")
+	text := readFile(t, file)
+	head, rest, found := strings.Cut(text, "\n# What else a machine can have:")
 	if !found {
 		t.Fatalf("nodes.yaml is another now:\n%s", text)
 	}
 	before, _, _ := strings.Cut(head, "  agent-3:\n")
-	text = []byte(strings.TrimRight(before, "\n") + "\n" + agents.String() + "\n# What else a machine can have:" + rest)
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, file, strings.TrimRight(before, "\n")+"\n"+agents.String()+"\n# What else a machine can have:"+rest)
 }

@@ -39,9 +39,9 @@ func TestImport(t *testing.T) {
 			return exec.Command("ssh", h.login(ip, "systemctl", "is-active", "--quiet", unit)...).Run() == nil
 		})
 	}
-	eventually(t, time.Minute, "both nodes are there", func() bool {
-		out, err := exec.Command("ssh", h.login("31", "sudo", "k3s", "--version")...).CombinedOutput()
-		return err == nil && len(out) > 0
+	eventually(t, time.Minute, "both nodes are ready", func() bool {
+		out, err := exec.Command("ssh", h.login("31", "sudo", "k3s", "kubectl", "get", "nodes", "--no-headers")...).Output()
+		return err == nil && strings.Count(string(out), " Ready ") == 2
 	})
 	before := h.state()
 	s := h.sandbox()
@@ -87,14 +87,7 @@ func TestImport(t *testing.T) {
 
 // oneFeature has the firewall managed: it comes, and K3s goes on as it was.
 func (h *byHand) oneFeature(before map[string]string) {
-	file := filepath.Join(h.dir, "ansible/group_vars/all.yaml")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if err := os.WriteFile(file, bytes.Replace(text, []byte("manage: []"), []byte("manage: [firewall]"), 1), 0o644); err != nil {
-		h.t.Fatal(err)
-	}
+	h.edit(platformSettings, "manage: []", "manage: [firewall]")
 	for _, c := range h.plan(2) {
 		if c.Layer != "platform" || strings.Contains(c.Resource, "k3s") || c.Action == "restart" {
 			h.t.Errorf("with the firewall managed, plan has %+v", c)
@@ -115,25 +108,10 @@ func (h *byHand) oneFeature(before map[string]string) {
 
 func newByHand(t *testing.T, name string) *byHand {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("real machines need root")
-	}
-	bin := os.Getenv("K3LAB_BIN")
-	if bin == "" || os.Getenv("K3LAB_K3S_BINARY") == "" {
-		t.Skip("K3LAB_BIN and K3LAB_K3S_BINARY are not set (try: make test)")
-	}
-	home := t.TempDir()
-	l := &lab{t: t, bin: bin, dir: filepath.Join(t.TempDir(), "lab"), name: name}
-	l.env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME=", "SOPS_AGE_KEY_FILE=", "SSH_AUTH_SOCK=")
-	t.Cleanup(func() {
-		if out, err := l.run("sandbox", "down", name); err != nil {
-			t.Errorf("sandbox down: %v\n%s", err, out)
-		}
-	})
-	l.ok("sandbox", "up", name)
+	l := newSandbox(t, name)
 	s := l.sandbox()
-	l.env = append(l.env, "K3LAB_PROXMOX_TOKEN="+s.Token)
-	h := &byHand{lab: l, t: t, api: newProxmox(t, s), net: s.CIDR[:strings.LastIndex(s.CIDR, ".")], key: filepath.Join(home, ".ssh", "id_ed25519")}
+	l.env = append(l.env, "SSH_AUTH_SOCK=", "K3LAB_PROXMOX_TOKEN="+s.Token)
+	h := &byHand{lab: l, t: t, api: newProxmox(t, s), net: s.CIDR[:strings.LastIndex(s.CIDR, ".")], key: filepath.Join(l.home(), ".ssh", "id_ed25519")}
 	if err := os.MkdirAll(filepath.Dir(h.key), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,15 @@ type lab struct {
 // gone when the test ends, however it ends.
 func newLab(t *testing.T, name, example string) *lab {
 	t.Helper()
+	l := newSandbox(t, name)
+	l.ok("init", l.dir, "--name", name, "--example", example, "--sandbox", name)
+	return l
+}
+
+// newSandbox starts a sandbox, gone when the test ends, for a lab without a
+// workspace yet.
+func newSandbox(t *testing.T, name string) *lab {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("real machines need root")
 	}
@@ -46,7 +55,6 @@ func newLab(t *testing.T, name, example string) *lab {
 		}
 	})
 	l.ok("sandbox", "up", name)
-	l.ok("init", l.dir, "--name", name, "--example", example, "--sandbox", name)
 	return l
 }
 

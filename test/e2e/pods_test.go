@@ -7,7 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,7 +96,7 @@ func pods(t *testing.T, l *lab) {
 	}
 	for from, n := range podNamespaces {
 		for to := range podNamespaces {
-			if err := podReaches(l, from, address[to]); (err == nil) != strings.Contains(strings.Join(n.may, " "), to) {
+			if err := podReaches(l, from, address[to]); (err == nil) != slices.Contains(n.may, to) {
 				t.Errorf("from %s to %s: %v; may reach %v", from, to, err, n.may)
 			}
 		}
@@ -183,23 +183,15 @@ func fromOutside(t *testing.T, l *lab) {
 			t.Errorf("%s: the NodePort answers, and firewall.node_ports_from is not set", m.Name)
 		}
 	}
-	settings := filepath.Join(l.dir, platformSettings)
-	before, err := os.ReadFile(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.Replace(string(before), "\nk3s:\n", "\nfirewall:\n  node_ports_from: ["+l.sandbox().CIDR+"]\nk3s:\n", 1)
-	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	const closed = "\nk3s:\n"
+	opened := "\nfirewall:\n  node_ports_from: [" + l.sandbox().CIDR + "]" + closed
+	l.edit(platformSettings, closed, opened)
 	l.exit(0, "up", "--yes")
 	for _, m := range l.members() {
 		if err := reaches(net.JoinHostPort(m.Address, "30080")); err != nil {
 			t.Errorf("%s: the NodePort is open in the settings: %v", m.Name, err)
 		}
 	}
-	if err := os.WriteFile(settings, before, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	l.edit(platformSettings, opened, closed)
 	l.exit(0, "up", "--yes")
 }
