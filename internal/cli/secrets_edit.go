@@ -15,7 +15,6 @@ import (
 
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/op"
-	"github.com/k3lab/k3lab/internal/step"
 )
 
 func (a *app) editSecretsCommand() *cobra.Command {
@@ -117,12 +116,7 @@ func (a *app) rotateSecretsCommand() *cobra.Command {
 func (a *app) rotate(ctx context.Context, r rotation, opts op.UpOptions, yes bool) error {
 	view := a.view()
 	opts.Dir, opts.Reporter = a.dir, view
-	opts.Confirm = func(plan step.Plan) (bool, error) {
-		if yes {
-			return true, nil
-		}
-		return a.confirmPlan(ctx, view, plan)
-	}
+	opts.Confirm = a.confirming(ctx, view, yes)
 	if !yes {
 		ok, err := a.ask(ctx, view, func() error { return nil }, r.tell, "yes")
 		if err != nil || !ok {

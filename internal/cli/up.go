@@ -30,12 +30,7 @@ func (a *app) upCommand() *cobra.Command {
 			}
 			view := a.view()
 			opts.Dir, opts.Reporter = a.dir, view
-			opts.Confirm = func(plan step.Plan) (bool, error) {
-				if yes {
-					return true, nil
-				}
-				return a.confirmPlan(c.Context(), view, plan)
-			}
+			opts.Confirm = a.confirming(c.Context(), view, yes)
 			result, err := op.Up(c.Context(), opts)
 			view.Close()
 			if err != nil {
@@ -52,9 +47,15 @@ func (a *app) upCommand() *cobra.Command {
 	return c
 }
 
-// confirmPlan asks the person at the terminal.
-func (a *app) confirmPlan(ctx context.Context, view *report.Hub, plan step.Plan) (bool, error) {
-	return a.ask(ctx, view, func() error { return writePlan(a.Out, plan.Changes(), true) }, "Make these changes?", "yes")
+// confirming shows a plan to the person at the terminal and asks, unless the
+// answer is yes already.
+func (a *app) confirming(ctx context.Context, view *report.Hub, yes bool) func(step.Plan) (bool, error) {
+	return func(plan step.Plan) (bool, error) {
+		if yes {
+			return true, nil
+		}
+		return a.ask(ctx, view, func() error { return writePlan(a.Out, plan.Changes(), true) }, "Make these changes?", "yes")
+	}
 }
 
 // ask shows something, then reads a line that must equal want.

@@ -36,15 +36,13 @@ func (a *app) osUpdateCommand() *cobra.Command {
 			view := a.view()
 			opts.Dir, opts.Reporter = a.dir, view
 			var plan step.Plan
+			confirm := a.confirming(c.Context(), view, yes)
 			opts.Confirm = func(p step.Plan) (bool, error) {
 				plan = p
-				switch {
-				case only:
+				if only {
 					return false, nil
-				case yes:
-					return true, nil
 				}
-				return a.confirmPlan(c.Context(), view, p)
+				return confirm(p)
 			}
 			result, err := op.UpdateOS(c.Context(), opts)
 			view.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,15 +26,11 @@ func (c *Client) Known(ctx context.Context) ([]Known, error) {
 	}
 	var out []Known
 	for _, n := range list.Items {
-		k := Known{Name: n.Name, Server: n.Labels["node-role.kubernetes.io/control-plane"] == "true"}
+		node := describe(&n)
+		k := Known{Name: n.Name, Server: slices.Contains(node.Roles, "control-plane"), Ready: node.Ready}
 		for _, a := range n.Status.Addresses {
 			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP && !k.Address.IsValid() {
 				k.Address = ip
-			}
-		}
-		for _, condition := range n.Status.Conditions {
-			if condition.Type == corev1.NodeReady {
-				k.Ready = condition.Status == corev1.ConditionTrue
 			}
 		}
 		out = append(out, k)

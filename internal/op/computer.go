@@ -1,6 +1,7 @@
 package op
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,8 +65,8 @@ func readComputer(d workspace.Dir) (computer, error) {
 	if c.K3sBinary == "" && c.K3sBinaryDir == "" {
 		c.K3sBinary, c.K3sBinaryDir = noted.K3sBinary, noted.K3sBinaryDir
 	}
-	c.K3sReleases, c.K3sChannels = first(c.K3sReleases, noted.K3sReleases), first(c.K3sChannels, noted.K3sChannels)
-	c.ProviderMirror, c.Terraform = first(c.ProviderMirror, noted.ProviderMirror), first(c.Terraform, noted.Terraform)
+	c.K3sReleases, c.K3sChannels = cmp.Or(c.K3sReleases, noted.K3sReleases), cmp.Or(c.K3sChannels, noted.K3sChannels)
+	c.ProviderMirror, c.Terraform = cmp.Or(c.ProviderMirror, noted.ProviderMirror), cmp.Or(c.Terraform, noted.Terraform)
 	return c, nil
 }
 

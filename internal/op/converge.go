@@ -165,10 +165,7 @@ func deferred(m *config.Machine, reason string) step.Change {
 
 // Apply works on all machines at once; each goes as far as it can on its own.
 func (c *converge) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
-	r := &rollout{converge: c, w: noticing{w, &c.notices}, planned: map[string][]step.Change{}, facts: newBoard(c.lab.Servers()), ready: newSignal(), started: newSignal()}
-	for _, ch := range changes {
-		r.planned[ch.Object] = append(r.planned[ch.Object], ch)
-	}
+	r := &rollout{converge: c, w: noticing{w, &c.notices}, planned: byObject(changes), facts: newBoard(c.lab.Servers()), ready: newSignal(), started: newSignal()}
 	return each(ctx, c.lab.Nodes(), func(_ int, m *config.Machine) error { return r.machine(ctx, m) })
 }
 
@@ -328,6 +325,15 @@ func asChanges(machine string, found []converger.Change) []step.Change {
 			Layer: "platform", Object: machine, Resource: f.Resource, Action: step.Action(f.Action),
 			Detail: f.Detail, Before: f.Before, After: f.After,
 		})
+	}
+	return out
+}
+
+// byObject are the changes of each object, in their order.
+func byObject(changes []step.Change) map[string][]step.Change {
+	out := map[string][]step.Change{}
+	for _, c := range changes {
+		out[c.Object] = append(out[c.Object], c)
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package op
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"strings"
@@ -76,7 +77,7 @@ func Issue(ctx context.Context, opts IssueOptions) (_ *IssueResult, err error) {
 	if opts.Print {
 		return result, nil
 	}
-	path := first(opts.Output, s.dir.Path(".k3lab/people/"+opts.User+".kubeconfig"))
+	path := cmp.Or(opts.Output, s.dir.Path(".k3lab/people/"+opts.User+".kubeconfig"))
 	if result.Path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}

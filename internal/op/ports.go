@@ -1,6 +1,7 @@
 package op
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -73,7 +74,7 @@ func (s *session) infraOptions() infra.Options {
 	}
 	return infra.Options{
 		Dir: s.dir.Root(), Lab: s.lab, Tokens: s.tokens(),
-		Binary:   first(s.opts.Terraform, s.computer.Terraform),
+		Binary:   cmp.Or(s.opts.Terraform, s.computer.Terraform),
 		CacheDir: s.dir.Cache(), PluginBinary: plugin, Version: providerVersion, Fallback: os.Getenv("K3LAB_TOFU"),
 		Mirror:     s.computer.ProviderMirror,
 		Recipients: s.secrets.Recipients(),

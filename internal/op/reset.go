@@ -59,6 +59,7 @@ func Reset(ctx context.Context, opts ResetOptions) (_ *ResetResult, err error) {
 		lab: s.lab, nodes: nodes, machines: s.fleet,
 		look: func(ctx context.Context) *cluster.Health { return watch.observer().Look(ctx) },
 		api:  func(ctx context.Context) (forgetting, error) { return s.client(ctx) },
+		wait: func(ctx context.Context) (forgetting, error) { return s.connect(ctx) },
 	}
 	steps := step.Sequence{r, forgotten{r, s.dir.Kubeconfig()}}
 	plan, err := steps.Plan(ctx, opts.Reporter)
@@ -89,6 +90,7 @@ type reset struct {
 	machines machines
 	look     func(ctx context.Context) *cluster.Health
 	api      func(ctx context.Context) (forgetting, error)
+	wait     func(ctx context.Context) (forgetting, error) // for the API, whose address moves with the server that had it
 }
 
 func (r *reset) Title() string { return "K3s off the machines" }
@@ -118,10 +120,7 @@ func (r *reset) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, err
 
 // Apply works on all machines at once.
 func (r *reset) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
-	planned := map[string][]step.Change{}
-	for _, c := range changes {
-		planned[c.Object] = append(planned[c.Object], c)
-	}
+	planned := byObject(changes)
 	return each(ctx, r.nodes, func(_ int, m *config.Machine) error {
 		if planned[m.Name] == nil {
 			return nil
@@ -201,7 +200,7 @@ func (f forgotten) Apply(ctx context.Context, w step.Writer, changes []step.Chan
 	if f.whole() {
 		return os.Remove(f.kubeconfig)
 	}
-	api, err := f.connected(ctx)
+	api, err := f.wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -211,21 +210,4 @@ func (f forgotten) Apply(ctx context.Context, w step.Writer, changes []step.Chan
 		}
 	}
 	return nil
-}
-
-// connected waits for the API, whose address moves with the server that had it.
-func (f forgotten) connected(ctx context.Context) (forgetting, error) {
-	again := time.NewTicker(lookEvery)
-	defer again.Stop()
-	for {
-		api, err := f.api(ctx)
-		if err == nil {
-			return api, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(err, ctx.Err())
-		case <-again.C:
-		}
-	}
 }

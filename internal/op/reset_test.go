@@ -71,15 +71,13 @@ func (r *resetting) run(t *testing.T, kubeconfig string, names ...string) ([]str
 		}
 		return out
 	}
-	s := &reset{
-		lab: &config.Lab{Machines: of(r.names)}, nodes: of(names), machines: r, look: r.look,
-		api: func(context.Context) (forgetting, error) {
-			if r.api != "ok" {
-				return nil, errors.New(r.api)
-			}
-			return r, nil
-		},
+	api := func(context.Context) (forgetting, error) {
+		if r.api != "ok" {
+			return nil, errors.New(r.api)
+		}
+		return r, nil
 	}
+	s := &reset{lab: &config.Lab{Machines: of(r.names)}, nodes: of(names), machines: r, look: r.look, api: api, wait: api}
 	seq := step.Sequence{s, forgotten{s, kubeconfig}}
 	plan, err := seq.Plan(t.Context(), report.Discard)
 	if err != nil {

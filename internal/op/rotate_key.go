@@ -2,6 +2,7 @@ package op
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,14 +102,7 @@ func (g *giveKey) Plan(ctx context.Context, _ report.Reporter) ([]step.Change, e
 		changes[i] = asChanges(m.Name, found)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	var all []step.Change
-	for _, c := range changes {
-		all = append(all, c...)
-	}
-	return all, nil
+	return slices.Concat(changes...), err
 }
 
 func (g *giveKey) request(m *config.Machine, keys sshkey.Keys) converger.Request {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/k3lab/k3lab/internal/config"
@@ -136,15 +137,6 @@ func (s *session) lock(operation string) error {
 	return nil
 }
 
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
 // steps is the story of up: what plan shows, in the order it is applied.
 func (s *session) steps(watch *watch) step.Sequence {
 	layers := map[string]step.Sequence{
@@ -173,7 +165,7 @@ func (s *session) platform(timeout time.Duration) step.Sequence {
 // converge is the step that has the machines as they should be.
 func (s *session) converge(timeout time.Duration) *converge {
 	return &converge{
-		lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: s.authorized,
+		lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: sync.OnceValues(s.authorized),
 		healthy: s.watch(timeout).member, timeout: timeout,
 	}
 }

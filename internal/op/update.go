@@ -2,6 +2,7 @@ package op
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -143,11 +144,7 @@ func (u *update) Plan(ctx context.Context, r report.Reporter) ([]step.Change, er
 		found[i], err = u.plan(ctx, api, m)
 		return err
 	})
-	var changes []step.Change
-	for _, c := range found {
-		changes = append(changes, c...)
-	}
-	return changes, err
+	return slices.Concat(found...), err
 }
 
 func (u *update) plan(ctx context.Context, api nodeAPI, m *config.Machine) ([]step.Change, error) {

@@ -26,10 +26,7 @@ const (
 // Apply updates agents first, so that what is wrong with new packages shows where
 // no datastore is, then servers one by one. It ends with the first failure.
 func (u *update) Apply(ctx context.Context, w step.Writer, changes []step.Change) error {
-	planned := map[string][]step.Change{}
-	for _, c := range changes {
-		planned[c.Object] = append(planned[c.Object], c)
-	}
+	planned := byObject(changes)
 	var agents, servers []*config.Machine
 	for _, m := range u.nodes {
 		switch {
