@@ -19,7 +19,7 @@ func server() answers {
 		"environ k3s": "PATH=/usr/bin\x00K3S_TOKEN=s3cret\x00",
 		"version":     "k3s version v1.36.3+k3s1 (66a14f0e)\ngo version go1.26.8\n",
 		"config":      "tls-san: k3s.lan\n\x00",
-		"config.d":    "kubelet-arg: [v=2]\n\x00tls-san+: [b.lan]\n\x00",
+		"config.d":    "kubelet-arg: [v=2]\netcd-s3-session-token: s3cret\n\x00tls-san+: [b.lan]\n\x00",
 		"etcd":        "yes\n", "encrypted": "yes\n", "keepalived": "inactive\n",
 		"token":      "K10abc::server:s3cret\n",
 		"kubeconfig": "apiVersion: v1\n",
@@ -39,7 +39,7 @@ func TestMachine(t *testing.T) {
 		Hostname: "alpha", Arch: "amd64", Role: config.RoleServer, Version: "v1.36.3+k3s1", Binary: "/usr/local/bin/k3s", SHA256: "abcd",
 		Settings: Settings{
 			"cluster-init": true, "disable": []string{"traefik"}, "tls-san": []string{"k3s.lan", "b.lan"},
-			"kubelet-arg": []string{"v=2"}, "token": "***",
+			"kubelet-arg": []string{"v=2"}, "token": "***", "etcd-s3-session-token": "***",
 		},
 		Datastore: Etcd, Encrypted: true, Timezone: "Europe/Zurich", Token: "s3cret", Kubeconfig: []byte("apiVersion: v1\n"),
 		Addresses: []Address{{"eth0", "BC:24:11:00:00:01", netip.MustParsePrefix("192.0.2.31/24")}},
