@@ -24,7 +24,7 @@ var tiers = [][]string{
 	{"internal/op"},
 	{"internal/infra", "internal/desired", "internal/fleet", "internal/cluster", "internal/sandbox", "internal/tfprovider", "internal/workspace", "internal/existing"},
 	{"internal/sshkey"},
-	{"internal/remote", "internal/pve", "internal/converger", "internal/secrets", "internal/release"},
+	{"internal/remote", "internal/pve", "internal/converger", "internal/secrets", "internal/release", "internal/kube"},
 	{"internal/step", "internal/report", "internal/config", "internal/fault"},
 }
 

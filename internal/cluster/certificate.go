@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 // Credentials are a client certificate and its key.
@@ -43,7 +45,7 @@ func (c *Client) Issue(ctx context.Context, name string, lifetime time.Duration)
 		return Credentials{}, fmt.Errorf("certificate request: %w", err)
 	}
 	seconds := int32(lifetime / time.Second)
-	requests := c.core.CertificatesV1().CertificateSigningRequests()
+	requests := c.Core.CertificatesV1().CertificateSigningRequests()
 	made, err := requests.Create(ctx, &certv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "k3lab-person-", Labels: map[string]string{personLabel: ""}},
 		Spec: certv1.CertificateSigningRequestSpec{
@@ -57,7 +59,7 @@ func (c *Client) Issue(ctx context.Context, name string, lifetime time.Duration)
 		return Credentials{}, fmt.Errorf("certificate request: %w", err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), kube.AnswerPatience)
 		defer cancel()
 		err = errors.Join(err, requests.Delete(ctx, made.Name, metav1.DeleteOptions{}))
 	}()
@@ -84,7 +86,7 @@ type signed struct {
 
 // signed waits until the cluster has signed the request.
 func (c *Client) signed(ctx context.Context, request string) (signed, error) {
-	requests := c.core.CertificatesV1().CertificateSigningRequests()
+	requests := c.Core.CertificatesV1().CertificateSigningRequests()
 	watch, err := requests.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", request).String()})
 	if err != nil {
 		return signed{}, fmt.Errorf("certificate request: %w", err)

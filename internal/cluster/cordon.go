@@ -23,7 +23,7 @@ const CordonedBy = "k3lab.io/cordoned-by"
 // Cordoned tells whether no pod is scheduled to the node, and which operation of
 // k3lab's has seen to that; empty where it was somebody else.
 func (c *Client) Cordoned(ctx context.Context, node string) (cordoned bool, by string, err error) {
-	n, err := c.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	n, err := c.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
 		return false, "", fmt.Errorf("%s: %w", node, err)
 	}
@@ -35,7 +35,7 @@ func (c *Client) Cordoned(ctx context.Context, node string) (cordoned bool, by s
 
 // Elsewhere reports whether a node other than this one takes pods.
 func (c *Client) Elsewhere(ctx context.Context, node string) (bool, error) {
-	nodes, err := c.core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	nodes, err := c.Core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return false, fmt.Errorf("nodes: %w", err)
 	}
@@ -78,7 +78,7 @@ func (c *Client) Uncordon(ctx context.Context, w step.Writer, node string) error
 // patchNode changes a node, and looks anew where somebody else was faster. No
 // patch: nothing to change.
 func (c *Client) patchNode(ctx context.Context, node string, patch func(*corev1.Node) map[string]any) error {
-	nodes := c.core.CoreV1().Nodes()
+	nodes := c.Core.CoreV1().Nodes()
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		n, err := nodes.Get(ctx, node, metav1.GetOptions{})
 		if err != nil {

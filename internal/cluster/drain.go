@@ -61,7 +61,7 @@ func (c *Client) Drain(ctx context.Context, w step.Writer, node string, o DrainO
 
 func (c *Client) drainer(ctx context.Context, w step.Writer, node string, o DrainOptions) *drain.Helper {
 	return &drain.Helper{
-		Ctx: ctx, Client: c.core, Timeout: o.Timeout, EvictErrorRetryDelay: evictAgain,
+		Ctx: ctx, Client: c.Core, Timeout: o.Timeout, EvictErrorRetryDelay: evictAgain,
 		GracePeriodSeconds: -1, // each pod's own
 		// What may be lost was looked at before, in words of ours.
 		IgnoreAllDaemonSets: true, Force: true, DeleteEmptyDirData: true,
@@ -133,7 +133,7 @@ func (c *Client) kept(ctx context.Context, pods []corev1.Pod) (why, hint string)
 
 // budgetOf is the disruption budget that lets no pod like this one go now, or nil.
 func (c *Client) budgetOf(ctx context.Context, pod *corev1.Pod) *policyv1.PodDisruptionBudget {
-	budgets, err := c.core.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
+	budgets, err := c.Core.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil // that the pod is still there is said all the same
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/k3lab/k3lab/internal/kube"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -55,7 +56,7 @@ func evicting(linger string, objects ...runtime.Object) *Client {
 		}
 		return true, nil, set.Tracker().Delete(pods, pod.Namespace, pod.Name)
 	})
-	return &Client{core: set}
+	return &Client{&kube.Client{Core: set}}
 }
 
 func pod(name, app string, change ...func(*corev1.Pod)) *corev1.Pod {
@@ -139,7 +140,7 @@ func TestDrain(t *testing.T) {
 			if got := said(err); got != test.want {
 				t.Errorf("error:\n%s\nwant:\n%s", got, test.want)
 			}
-			pods, err := c.core.CoreV1().Pods("media").List(t.Context(), metav1.ListOptions{})
+			pods, err := c.Core.CoreV1().Pods("media").List(t.Context(), metav1.ListOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +163,7 @@ func TestOnlyWhatWasCordonedHereIsUncordoned(t *testing.T) {
 	ready := corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}}
 	byHand := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "agent-1"}, Spec: corev1.NodeSpec{Unschedulable: true}, Status: ready}
 	open := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "agent-2"}, Status: ready}
-	c := &Client{core: fake.NewClientset(byHand, open)}
+	c := &Client{&kube.Client{Core: fake.NewClientset(byHand, open)}}
 	var all []string
 	w := writing{said: &all}
 	is := func(node string, cordoned bool, by string) {

@@ -22,9 +22,9 @@ func passwordOf(node string) string { return strings.ToLower(node) + ".node-pass
 // Knows reports whether the cluster holds anything of the node: its Node object or
 // its password.
 func (c *Client) Knows(ctx context.Context, node string) (bool, error) {
-	_, err := c.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	_, err := c.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = c.core.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, passwordOf(node), metav1.GetOptions{})
+		_, err = c.Core.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, passwordOf(node), metav1.GetOptions{})
 	}
 	if apierrors.IsNotFound(err) {
 		return false, nil
@@ -44,9 +44,9 @@ func (c *Client) Forget(ctx context.Context, w step.Writer, node string) error {
 	for asked := false; ; asked = true {
 		var err error
 		if asked {
-			_, err = c.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+			_, err = c.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 		} else {
-			err = c.core.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})
+			err = c.Core.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})
 		}
 		if apierrors.IsNotFound(err) {
 			break
@@ -60,7 +60,7 @@ func (c *Client) Forget(ctx context.Context, w step.Writer, node string) error {
 		case <-again.C:
 		}
 	}
-	err := c.core.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, passwordOf(node), metav1.DeleteOptions{})
+	err := c.Core.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, passwordOf(node), metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("%s: %w", passwordOf(node), err)
 	}

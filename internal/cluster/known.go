@@ -20,7 +20,7 @@ type Known struct {
 
 // Known lists all nodes, in the order of their names.
 func (c *Client) Known(ctx context.Context) ([]Known, error) {
-	list, err := c.core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	list, err := c.Core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("nodes: %w", err)
 	}

@@ -10,10 +10,8 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 
-	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 // PolicyLabel is the label by which a namespace asks for network policies: its
@@ -39,7 +37,7 @@ func ReadManifests(dir string) (*Manifests, error) {
 	}
 	m := &Manifests{Namespaces: map[string][]*unstructured.Unstructured{}}
 	var err error
-	if m.Cluster, err = build(dir); err != nil {
+	if m.Cluster, err = kube.Build(dir); err != nil {
 		return nil, err
 	}
 	below := filepath.Join(dir, "namespaces")
@@ -51,32 +49,11 @@ func ReadManifests(dir string) (*Manifests, error) {
 		if !e.IsDir() {
 			continue
 		}
-		if m.Namespaces[e.Name()], err = build(filepath.Join(below, e.Name())); err != nil {
+		if m.Namespaces[e.Name()], err = kube.Build(filepath.Join(below, e.Name())); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
-}
-
-// build is what kubectl kustomize prints for dir, as objects.
-func build(dir string) ([]*unstructured.Unstructured, error) {
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, dir, "kubectl kustomize "+dir, "kustomize: %w", err)
-	}
-	var out []*unstructured.Unstructured
-	for _, r := range built.Resources() {
-		o := &unstructured.Unstructured{}
-		content, err := r.MarshalJSON()
-		if err == nil {
-			err = o.UnmarshalJSON(content)
-		}
-		if err != nil {
-			return nil, fault.New(fault.Invalid, dir, "kubectl kustomize "+dir, "kustomize: %w", err)
-		}
-		out = append(out, o)
-	}
-	return out, nil
 }
 
 // objects is everything that should be there, given the namespaces that ask for
@@ -99,26 +76,7 @@ func (m *Manifests) objects(asking map[string]string) (out []*unstructured.Unstr
 	}
 	slices.Sort(unknown)
 	slices.SortStableFunc(out, func(a, b *unstructured.Unstructured) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(objectName(a), objectName(b)))
+		return cmp.Or(cmp.Compare(kube.Rank(a), kube.Rank(b)), cmp.Compare(kube.Name(a), kube.Name(b)))
 	})
 	return out, unknown
-}
-
-// rank puts first what others need to be there.
-func rank(o *unstructured.Unstructured) int {
-	switch o.GetKind() {
-	case "Namespace", "CustomResourceDefinition":
-		return 0
-	default:
-		return 1
-	}
-}
-
-// objectName names an object as people do: Kind namespace/name.
-func objectName(o *unstructured.Unstructured) string {
-	name := o.GetName()
-	if ns := o.GetNamespace(); ns != "" {
-		name = ns + "/" + name
-	}
-	return o.GetKind() + " " + name
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 const templates = "../workspace/templates/kubernetes/policies"
@@ -25,9 +26,9 @@ func TestObjectsOfTheTemplate(t *testing.T) {
 	objects, unknown := m.objects(map[string]string{"media": "isolated", "bank": "default-deny", "odd": "open"})
 	var got []string
 	for _, o := range objects {
-		got = append(got, objectName(o))
+		got = append(got, kube.Name(o))
 		if o.GetLabels()[setLabel] != "policies" {
-			t.Errorf("%s has not the label by which it is found again", objectName(o))
+			t.Errorf("%s has not the label by which it is found again", kube.Name(o))
 		}
 	}
 	want := []string{
@@ -97,7 +98,7 @@ func TestNamespacesAndDefinitionsComeFirst(t *testing.T) {
 	objects, _ := m.objects(nil)
 	var got []string
 	for _, o := range objects {
-		got = append(got, objectName(o))
+		got = append(got, kube.Name(o))
 	}
 	want := []string{"CustomResourceDefinition y", "Namespace z", "ClusterRole b", "ConfigMap a/x"}
 	if d := cmp.Diff(want, got); d != "" {
@@ -116,32 +117,5 @@ func TestReadManifestsRefuses(t *testing.T) {
 	}
 	if _, err := ReadManifests(dir); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a file that is not there: %v, want it refused as invalid", err)
-	}
-}
-
-// TestTexts: what the API keeps in an object is no difference, what people see is.
-func TestTexts(t *testing.T) {
-	object := func(version, verb string) *unstructured.Unstructured {
-		return &unstructured.Unstructured{Object: map[string]any{
-			"kind": "ClusterRole",
-			"metadata": map[string]any{
-				"name": "r", "resourceVersion": version, "uid": version, "generation": version, "creationTimestamp": version,
-				"managedFields": []any{map[string]any{"time": version}},
-			},
-			"rules":  []any{map[string]any{"verbs": []any{verb}}},
-			"status": map[string]any{"seen": version},
-		}}
-	}
-	before, after, err := texts(object("1", "get"), object("2", "get"))
-	if err != nil || before != after {
-		t.Errorf("before %q, after %q, %v: want them equal", before, after, err)
-	}
-	before, after, err = texts(object("1", "get"), object("1", "delete"))
-	want := "kind: ClusterRole\nmetadata:\n  name: r\nrules:\n- verbs:\n  - delete\n"
-	if err != nil || before == after || after != want {
-		t.Errorf("before %q, after %q, %v: want %q", before, after, err, want)
-	}
-	if before, _, err = texts(&unstructured.Unstructured{}, object("1", "get")); err != nil || before != "" {
-		t.Errorf("nothing there before: %q, %v", before, err)
 	}
 }

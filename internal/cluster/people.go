@@ -57,7 +57,7 @@ type Person struct {
 
 // People lists everybody who has access, by name.
 func (c *Client) People(ctx context.Context) ([]Person, error) {
-	list, err := c.core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{LabelSelector: personLabel})
+	list, err := c.Core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{LabelSelector: personLabel})
 	if err != nil {
 		return nil, fmt.Errorf("people: %w", err)
 	}
@@ -79,7 +79,7 @@ func (c *Client) People(ctx context.Context) ([]Person, error) {
 // CheckRole is fault.Invalid unless the cluster has the role: a binding to one
 // that is not there gives no right and no error.
 func (c *Client) CheckRole(ctx context.Context, role string) error {
-	_, err := c.core.RbacV1().ClusterRoles().Get(ctx, rolePrefix+role, metav1.GetOptions{})
+	_, err := c.Core.RbacV1().ClusterRoles().Get(ctx, rolePrefix+role, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return fault.New(fault.Invalid, role, "k3lab up, with kubernetes/policies in the workspace", "the cluster has no ClusterRole %s", rolePrefix+role)
 	}
@@ -92,7 +92,7 @@ func (c *Client) CheckRole(ctx context.Context, role string) error {
 // Bind gives the person that role and no other, and notes until when the
 // certificate is good.
 func (c *Client) Bind(ctx context.Context, name, role string, until time.Time) error {
-	bindings := c.core.RbacV1().ClusterRoleBindings()
+	bindings := c.Core.RbacV1().ClusterRoleBindings()
 	want := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        bindingPrefix + name,
@@ -127,14 +127,14 @@ func (c *Client) Bind(ctx context.Context, name, role string, until time.Time) e
 // are returned, as "RoleBinding media/x". There may be none of ours: bound is
 // false then.
 func (c *Client) Withdraw(ctx context.Context, name string) (bound bool, others []string, err error) {
-	err = c.core.RbacV1().ClusterRoleBindings().Delete(ctx, bindingPrefix+name, metav1.DeleteOptions{})
+	err = c.Core.RbacV1().ClusterRoleBindings().Delete(ctx, bindingPrefix+name, metav1.DeleteOptions{})
 	switch {
 	case err == nil:
 		bound = true
 	case !apierrors.IsNotFound(err):
 		return false, nil, fmt.Errorf("binding of %s: %w", name, err)
 	}
-	clusterwide, err := c.core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
+	clusterwide, err := c.Core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return bound, nil, fmt.Errorf("bindings: %w", err)
 	}
@@ -143,7 +143,7 @@ func (c *Client) Withdraw(ctx context.Context, name string) (bound bool, others 
 			others = append(others, "ClusterRoleBinding "+b.Name)
 		}
 	}
-	namespaced, err := c.core.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	namespaced, err := c.Core.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return bound, others, fmt.Errorf("bindings: %w", err)
 	}

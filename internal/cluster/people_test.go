@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 var until = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -27,7 +28,7 @@ func TestPeopleComeAndGo(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "everybody"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, Name: PeopleGroup}},
 	}
-	c := &Client{core: fake.NewClientset(byHand, group)}
+	c := &Client{&kube.Client{Core: fake.NewClientset(byHand, group)}}
 	for _, give := range []struct{ name, role string }{{"zoe", "admin"}, {"anna", "viewer"}, {"anna", "operator"}, {"anna", "operator"}} {
 		if err := c.Bind(ctx, give.name, give.role, until); err != nil {
 			t.Fatalf("%v: %v", give, err)
@@ -58,7 +59,7 @@ func TestPeopleComeAndGo(t *testing.T) {
 }
 
 func TestCheckRoleThatIsNotThere(t *testing.T) {
-	err := (&Client{core: fake.NewClientset()}).CheckRole(t.Context(), "viewer")
+	err := (&Client{&kube.Client{Core: fake.NewClientset()}}).CheckRole(t.Context(), "viewer")
 	want := "viewer: the cluster has no ClusterRole k3lab:viewer (try: k3lab up, with kubernetes/policies in the workspace)"
 	if err == nil || err.Error() != want || fault.KindOf(err) != fault.Invalid {
 		t.Errorf("%v, want %q as invalid", err, want)

@@ -2,23 +2,19 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/restmapper"
 
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/kube"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -45,7 +41,7 @@ var setKinds = []schema.GroupKind{
 type PolicyChange struct {
 	Name          string // Kind namespace/name
 	Action        step.Action
-	Before, After string // YAML; empty for secrets
+	Before, After string // YAML; the data of secrets masked
 
 	object *unstructured.Unstructured
 	in     dynamic.ResourceInterface
@@ -57,7 +53,7 @@ type PolicyChange struct {
 func (c *Client) PlanPolicies(ctx context.Context, m *Manifests) (changes []PolicyChange, unknown []string, err error) {
 	p := planner{client: c}
 	var asking map[string]string
-	if err := all(func() error { return p.discover(ctx) },
+	if err := kube.All(func() error { return p.discover(ctx) },
 		func() (err error) { asking, err = c.asking(ctx); return err }); err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +67,7 @@ func (c *Client) PlanPolicies(ctx context.Context, m *Manifests) (changes []Poli
 		}
 		work = append(work, func() (err error) { found[i], err = compare(ctx, o, in, objects); return err })
 	}
-	if err := all(work...); err != nil {
+	if err := kube.All(work...); err != nil {
 		return nil, nil, err
 	}
 	for i := len(found) - 1; i >= 0; i-- {
@@ -87,11 +83,11 @@ func (c *Client) ApplyPolicies(ctx context.Context, w step.Writer, changes []Pol
 	for r := range 2 {
 		var work []func() error
 		for _, ch := range changes {
-			if rank(ch.object) == r {
+			if kube.Rank(ch.object) == r {
 				work = append(work, func() error { return ch.make(ctx, w) })
 			}
 		}
-		if err := all(work...); err != nil {
+		if err := kube.All(work...); err != nil {
 			return err
 		}
 	}
@@ -107,7 +103,7 @@ func (ch *PolicyChange) make(ctx context.Context, w step.Writer) error {
 			err = nil
 		}
 	} else {
-		_, err = ch.in.Apply(ctx, ch.object.GetName(), ch.object, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+		_, err = kube.Apply(ctx, ch.in, ch.object, FieldManager, false)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", ch.Name, err)
@@ -119,7 +115,7 @@ func (ch *PolicyChange) make(ctx context.Context, w step.Writer) error {
 
 // asking maps the namespaces that ask for policies to the value of their label.
 func (c *Client) asking(ctx context.Context) (map[string]string, error) {
-	list, err := c.core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: PolicyLabel})
+	list, err := c.Core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: PolicyLabel})
 	if err != nil {
 		return nil, fmt.Errorf("namespaces: %w", err)
 	}
@@ -135,70 +131,43 @@ func (c *Client) asking(ctx context.Context) (map[string]string, error) {
 // planner knows which resources this cluster has.
 type planner struct {
 	client *Client
-	mapper meta.RESTMapper
+	*kube.Resources
 }
 
-func (p *planner) discover(ctx context.Context) error {
-	d, err := discovery.NewDiscoveryClientForConfigAndClient(p.client.config, p.client.http)
-	if err != nil {
-		return fmt.Errorf("api resources: %w", err)
-	}
-	groups, err := restmapper.GetAPIGroupResources(d)
-	if err != nil {
-		return fmt.Errorf("api resources: %w", err)
-	}
-	p.mapper = restmapper.NewDiscoveryRESTMapper(groups)
-	return ctx.Err()
+func (p *planner) discover(ctx context.Context) (err error) {
+	p.Resources, err = p.client.Discover(ctx)
+	return err
 }
 
-// resource is where an object belongs. It mends the object's namespace as kubectl
-// would: default where none is said, none where the kind has none.
+// resource is where an object belongs, by default in namespace default.
 func (p *planner) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
-	kind := o.GroupVersionKind()
-	mapping, err := p.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	in, err := p.Of(o, metav1.NamespaceDefault)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "kubernetes/policies", "take it out, or install first what knows it", "%s: this cluster has no %s: %w", objectName(o), kind, err)
+		return nil, fault.New(fault.Invalid, "kubernetes/policies", "take it out, or install first what knows it",
+			"%s: this cluster has no %s: %w", kube.Name(o), o.GroupVersionKind(), err)
 	}
-	in := p.client.dynamic.Resource(mapping.Resource)
-	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
-		o.SetNamespace("")
-		return in, nil
-	}
-	if o.GetNamespace() == "" {
-		o.SetNamespace(metav1.NamespaceDefault)
-	}
-	return in.Namespace(o.GetNamespace()), nil
+	return in, nil
 }
 
 // compare returns what applying the object would change, or nil for nothing.
 func compare(ctx context.Context, o *unstructured.Unstructured, in dynamic.ResourceInterface, all []*unstructured.Unstructured) (*PolicyChange, error) {
-	ch := &PolicyChange{Name: objectName(o), Action: step.Update, object: o, in: in}
-	there, err := in.Get(ctx, o.GetName(), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		ch.Action, there, err = step.Create, &unstructured.Unstructured{Object: map[string]any{}}, nil
+	name := kube.Name(o)
+	var coming []string
+	for _, n := range all {
+		if n.GetKind() == "Namespace" {
+			coming = append(coming, n.GetName())
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ch.Name, err)
-	}
-	then, err := in.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: []string{metav1.DryRunAll}})
+	d, err := kube.Compare(ctx, in, o, FieldManager, coming)
 	switch {
-	case apierrors.IsNotFound(err) && slices.ContainsFunc(all, func(n *unstructured.Unstructured) bool {
-		return n.GetKind() == "Namespace" && n.GetName() == o.GetNamespace()
-	}):
-		return ch, nil // its namespace is made first
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsNotFound(err):
-		return nil, fault.New(fault.Invalid, "kubernetes/policies", "kubectl apply --server-side --dry-run=server -k kubernetes/policies", "%s: %w", ch.Name, err)
+		return nil, fault.New(fault.Invalid, "kubernetes/policies", "kubectl apply --server-side --dry-run=server -k kubernetes/policies", "%s: %w", name, err)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", ch.Name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case d == nil:
+		return nil, nil
 	}
-	before, after, err := texts(there, then)
-	if err != nil || before == after {
-		return nil, err
-	}
-	if o.GetKind() != "Secret" {
-		ch.Before, ch.After = before, after
-	}
-	return ch, nil
+	return &PolicyChange{Name: name, Action: d.Action, Before: d.Before, After: d.After, object: o, in: in}, nil
 }
 
 // leftover is what carries the label of the policies, was put there by k3lab and
@@ -206,7 +175,7 @@ func compare(ctx context.Context, o *unstructured.Unstructured, in dynamic.Resou
 func (p *planner) leftover(ctx context.Context, wanted []*unstructured.Unstructured) ([]PolicyChange, error) {
 	kinds, names := slices.Clone(setKinds), map[string]bool{}
 	for _, o := range wanted {
-		names[objectName(o)] = true
+		names[kube.Name(o)] = true
 		if k := o.GroupVersionKind().GroupKind(); !slices.Contains(kinds, k) {
 			kinds = append(kinds, k)
 		}
@@ -214,21 +183,21 @@ func (p *planner) leftover(ctx context.Context, wanted []*unstructured.Unstructu
 	found := make([][]PolicyChange, len(kinds))
 	var work []func() error
 	for i, kind := range kinds {
-		mapping, err := p.mapper.RESTMapping(kind)
+		mapping, err := p.Mapper.RESTMapping(kind)
 		if err != nil {
 			continue // where there is no such kind, nothing of it is left
 		}
 		work = append(work, func() error {
-			in := p.client.dynamic.Resource(mapping.Resource)
+			in := p.client.Dynamic.Resource(mapping.Resource)
 			list, err := in.List(ctx, metav1.ListOptions{LabelSelector: setLabel + "=policies"})
 			if err != nil {
 				return fmt.Errorf("%s: %w", mapping.Resource.Resource, err)
 			}
 			for _, o := range list.Items {
-				if names[objectName(&o)] || !applied(&o) {
+				if names[kube.Name(&o)] || !applied(&o) {
 					continue
 				}
-				ch := PolicyChange{Name: objectName(&o), Action: step.Delete, object: &o, in: in}
+				ch := PolicyChange{Name: kube.Name(&o), Action: step.Delete, object: &o, in: in}
 				if o.GetNamespace() != "" {
 					ch.in = in.Namespace(o.GetNamespace())
 				}
@@ -237,7 +206,7 @@ func (p *planner) leftover(ctx context.Context, wanted []*unstructured.Unstructu
 			return nil
 		})
 	}
-	err := all(work...)
+	err := kube.All(work...)
 	out := slices.Concat(found...)
 	slices.SortFunc(out, func(a, b PolicyChange) int { return strings.Compare(a.Name, b.Name) })
 	return out, err
@@ -248,15 +217,4 @@ func applied(o *unstructured.Unstructured) bool {
 	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
 		return f.Manager == FieldManager && f.Operation == metav1.ManagedFieldsOperationApply
 	})
-}
-
-// all runs the functions at once and returns their errors joined.
-func all(work ...func() error) error {
-	errs := make([]error, len(work))
-	var wait sync.WaitGroup
-	for i, f := range work {
-		wait.Go(func() { errs[i] = f() })
-	}
-	wait.Wait()
-	return errors.Join(errs...)
 }

@@ -62,14 +62,14 @@ func rightsOfEverybody(ctx context.Context, s *Security, _ *config.Machine) (Ver
 			}
 		}
 	}
-	clusterwide, err := s.Client.core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
+	clusterwide, err := s.Client.Core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return Unknown, firstLine(err.Error())
 	}
 	for _, b := range clusterwide.Items {
 		look("ClusterRoleBinding "+b.Name, b.RoleRef, b.Subjects)
 	}
-	namespaced, err := s.Client.core.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	namespaced, err := s.Client.Core.RbacV1().RoleBindings(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return Unknown, firstLine(err.Error())
 	}
@@ -86,7 +86,7 @@ func unlimited(ctx context.Context, s *Security, _ *config.Machine) (Verdict, st
 	if s.Client == nil {
 		return Unknown, noAPI
 	}
-	list, err := s.Client.core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
+	list, err := s.Client.Core.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return Unknown, firstLine(err.Error())
 	}

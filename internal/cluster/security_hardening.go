@@ -19,6 +19,7 @@ import (
 
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 // nodeArgs is the annotation in which K3s says with which arguments it runs,
@@ -35,7 +36,7 @@ func (s *Security) argument(ctx context.Context, node, flag string) (string, err
 	if s.Client == nil {
 		return "", errors.New(noAPI)
 	}
-	n, err := s.Client.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	n, err := s.Client.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -92,9 +93,9 @@ func audited(ctx context.Context, s *Security, m *config.Machine) (Verdict, stri
 	if path == "" {
 		return Bad, "the API server runs without --audit-log-path"
 	}
-	client, err := newClient(s.Kubeconfig, "https://"+address(m, apiPort))
+	client, err := kube.New(s.Kubeconfig, "https://"+address(m, apiPort))
 	if err == nil {
-		_, err = client.core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		_, err = client.Core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	}
 	if err != nil {
 		return Unknown, firstLine(err.Error())
@@ -122,9 +123,9 @@ func podSecurity(ctx context.Context, s *Security, _ *config.Machine) (Verdict, 
 		return Unknown, noAPI
 	}
 	warnings := &warned{}
-	settings := rest.CopyConfig(s.Client.config)
+	settings := rest.CopyConfig(s.Client.Config)
 	settings.WarningHandler = warnings
-	client, err := kubernetes.NewForConfigAndClient(settings, s.Client.http)
+	client, err := kubernetes.NewForConfigAndClient(settings, s.Client.HTTP)
 	if err != nil {
 		return Unknown, err.Error()
 	}
@@ -159,7 +160,7 @@ func podSecurity(ctx context.Context, s *Security, _ *config.Machine) (Verdict, 
 // failRestricted labels every namespace restricted, without keeping it, and
 // returns those whose pods the API then warns of.
 func (s *Security) failRestricted(ctx context.Context) ([]string, error) {
-	list, err := s.Client.core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	list, err := s.Client.Core.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -169,9 +170,9 @@ func (s *Security) failRestricted(ctx context.Context) ([]string, error) {
 	for _, n := range list.Items {
 		work = append(work, func() error {
 			warnings := &warned{}
-			settings := rest.CopyConfig(s.Client.config)
+			settings := rest.CopyConfig(s.Client.Config)
 			settings.WarningHandler = warnings
-			client, err := kubernetes.NewForConfigAndClient(settings, s.Client.http)
+			client, err := kubernetes.NewForConfigAndClient(settings, s.Client.HTTP)
 			if err != nil {
 				return err
 			}
@@ -188,7 +189,7 @@ func (s *Security) failRestricted(ctx context.Context) ([]string, error) {
 			return nil
 		})
 	}
-	err = all(work...)
+	err = kube.All(work...)
 	slices.Sort(failing)
 	return failing, err
 }

@@ -12,12 +12,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 // runningWith is a cluster whose node server-1 says that K3s runs with these arguments.
 func runningWith(args string) *Security {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "server-1", Annotations: map[string]string{nodeArgs: args}}}
-	return &Security{Client: &Client{core: fake.NewClientset(node)}}
+	return &Security{Client: &Client{&kube.Client{Core: fake.NewClientset(node)}}}
 }
 
 func TestArgument(t *testing.T) {
@@ -100,7 +101,7 @@ func TestPodSecurity(t *testing.T) {
 				_, _ = w.Write([]byte(tt.answer))
 			}))
 			defer api.Close()
-			s := &Security{Client: &Client{core: fake.NewClientset(), config: &rest.Config{Host: api.URL}, http: api.Client()}}
+			s := &Security{Client: &Client{&kube.Client{Core: fake.NewClientset(), Config: &rest.Config{Host: api.URL}, HTTP: api.Client()}}}
 			if got, evidence := podSecurity(t.Context(), s, nil); got != tt.verdict {
 				t.Errorf("got %v (%s), want %v", got, evidence, tt.verdict)
 			}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 const (
@@ -37,7 +38,7 @@ func address(m *config.Machine, port int) string {
 // handshake makes a TLS connection on the machine itself to one of its ports.
 // Whose the certificate is does not matter here.
 func (s *Security) handshake(ctx context.Context, m *config.Machine, port int, change func(*tls.Config)) (tls.ConnectionState, *tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerPatience)
 	defer cancel()
 	raw, err := s.Machines.Dial(ctx, m.Name, "tcp", address(m, port))
 	if err != nil {
@@ -103,7 +104,7 @@ func expiry(ports ...int) func(context.Context, *Security, *config.Machine) (Ver
 // anonymous is good where a request without credentials is answered 401.
 func anonymous(port int, path string) func(context.Context, *Security, *config.Machine) (Verdict, string) {
 	return func(ctx context.Context, s *Security, m *config.Machine) (Verdict, string) {
-		ctx, cancel := context.WithTimeout(ctx, answerPatience)
+		ctx, cancel := context.WithTimeout(ctx, kube.AnswerPatience)
 		defer cancel()
 		client := http.Client{Transport: &http.Transport{
 			DisableKeepAlives: true,
@@ -186,7 +187,7 @@ func (s *Security) closed(ctx context.Context, m *config.Machine, targets map[st
 			return nil
 		})
 	}
-	_ = all(work...) // none of them returns one
+	_ = kube.All(work...) // none of them returns one
 	var open []string
 	for i, to := range tries {
 		switch {
@@ -210,7 +211,7 @@ func virtualAddress(ctx context.Context, s *Security, _ *config.Machine) (Verdic
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(admin.CAData)
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerPatience)
 	defer cancel()
 	vip := s.Lab.Network.VIP.String()
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ServerName: vip}}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
+	"github.com/k3lab/k3lab/internal/kube"
 )
 
 // inspected is machines whose state a test sets. What is not set is not there.
@@ -210,7 +211,7 @@ func TestBindings(t *testing.T) {
 	}
 	masters := bind("cluster-admin", "cluster-admin", rbacv1.Subject{Kind: "Group", Name: "system:masters"})
 	discovery := bind("system:discovery", "system:discovery", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"})
-	s := &Security{Client: &Client{core: fake.NewClientset(masters, discovery)}}
+	s := &Security{Client: &Client{&kube.Client{Core: fake.NewClientset(masters, discovery)}}}
 	verdict, evidence := rightsOfEverybody(t.Context(), s, nil)
 	if verdict != OK || evidence != "2 bindings read, none gives more than discovery to everybody" {
 		t.Errorf("%s: %s", verdict, evidence)
@@ -218,7 +219,7 @@ func TestBindings(t *testing.T) {
 	if verdict, evidence = unlimited(t.Context(), s, nil); verdict != OK || evidence != "everything may be done by system:masters" {
 		t.Errorf("%s: %s", verdict, evidence)
 	}
-	s.Client.core = fake.NewClientset(masters, discovery,
+	s.Client.Core = fake.NewClientset(masters, discovery,
 		bind("oops", "view", rbacv1.Subject{Kind: "User", Name: "system:anonymous"}),
 		bind("helm", "cluster-admin", rbacv1.Subject{Kind: "ServiceAccount", Namespace: "media", Name: "default"}),
 		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "all", Namespace: "media"}, RoleRef: rbacv1.RoleRef{Name: "edit"},

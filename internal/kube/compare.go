@@ -1,0 +1,46 @@
+package kube
+
+import (
+	"context"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/k3lab/k3lab/internal/step"
+)
+
+// Difference is what applying an object would change.
+type Difference struct {
+	Action        step.Action                // Create or Update
+	Before, After string                     // YAML; the data of secrets masked
+	Live          *unstructured.Unstructured // what is there; empty for Create
+}
+
+// Compare asks the API what applying the object in a manager's name would change,
+// by an apply that is not persisted: nil for nothing. The namespaces in coming are
+// made before the object is; what will stand in them cannot be asked for yet.
+func Compare(ctx context.Context, in dynamic.ResourceInterface, o *unstructured.Unstructured, manager string, coming []string) (*Difference, error) {
+	d := &Difference{Action: step.Update}
+	there, err := in.Get(ctx, o.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		d.Action, there, err = step.Create, &unstructured.Unstructured{Object: map[string]any{}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.Live = there
+	then, err := Apply(ctx, in, o, manager, true)
+	if apierrors.IsNotFound(err) && slices.Contains(coming, o.GetNamespace()) {
+		return d, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.Before, d.After, err = Texts(there, then); err != nil || d.Before == d.After {
+		return nil, err
+	}
+	return d, nil
+}
