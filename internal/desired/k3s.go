@@ -27,15 +27,25 @@ const (
 	// APIPort is where servers serve the API and the supervisor.
 	APIPort = 6443
 
-	binaryPath = "/usr/local/bin/k3s"
-	configDir  = "/etc/rancher/k3s"
-	configPath = configDir + "/config.yaml"
-	joinPath   = configDir + "/config.yaml.d/50-join.yaml"
-	tokenPath  = configDir + "/token"
+	binaryPath  = "/usr/local/bin/k3s"
+	configDir   = "/etc/rancher/k3s"
+	configPath  = configDir + "/config.yaml"
+	joinPath    = configDir + "/config.yaml.d/50-join.yaml"
+	tokenPath   = configDir + "/token"
+	kubeletPath = configDir + "/kubelet.yaml"
 
 	vxlan     = "vxlan" // K3s's default
 	wireguard = "wireguard-native"
 )
+
+// kubeletConfig has kubelet tell every 30 s that it is well, and not every five
+// minutes (K3s's default). K3s's network policy controller starts only with a
+// status that is newer than itself: a node that was ready before waited for the
+// next one, without policies and with its unit "activating".
+const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+nodeStatusReportFrequency: 30s
+`
 
 // Unit returns the name of the systemd unit that runs K3s on the machine.
 func Unit(m *config.Machine) string {
@@ -60,8 +70,9 @@ func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resourc
 		directory(configDir, 0o755),
 		directory(configDir+"/config.yaml.d", 0o755),
 		secretFile(tokenPath, in.Token+"\n"),
+		both(file(kubeletPath, header+kubeletConfig, 0o600)),
 	}
-	restartOn := []string{"file " + configPath, "file " + tokenPath, "binary " + binaryPath, "file " + unitPath}
+	restartOn := []string{"file " + configPath, "file " + kubeletPath, "file " + tokenPath, "binary " + binaryPath, "file " + unitPath}
 	if m.Role == config.RoleServer {
 		join, err := joinFile(in)
 		if err != nil {
@@ -154,9 +165,10 @@ func agentConfig(lab *config.Lab, m *config.Machine) map[string]any {
 
 func nodeConfig(lab *config.Lab, m *config.Machine) map[string]any {
 	c := map[string]any{
-		"node-name":  m.Name,
-		"node-ip":    m.IP.String(),
-		"token-file": tokenPath,
+		"node-name":   m.Name,
+		"node-ip":     m.IP.String(),
+		"token-file":  tokenPath,
+		"kubelet-arg": []string{"config=" + kubeletPath},
 	}
 	add(c, hardenedNode(lab))
 	add(c, metricsOf(lab, m))
