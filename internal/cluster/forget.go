@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -33,6 +34,23 @@ func (c *Client) Knows(ctx context.Context, node string) (bool, error) {
 		return false, fmt.Errorf("%s: %w", node, err)
 	}
 	return true, nil
+}
+
+// Address is the node's own in its network, empty where it has none or is not there.
+func (c *Client) Address(ctx context.Context, node string) (string, error) {
+	n, err := c.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", node, err)
+	}
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			return a.Address, nil
+		}
+	}
+	return "", nil
 }
 
 // Forget deletes the node and waits until it is gone: K3s holds it until it has

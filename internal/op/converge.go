@@ -62,6 +62,7 @@ type converge struct {
 	keyFile    string                                          // to log in with; infra makes it
 	authorized func() (sshkey.Keys, error)                     // who may log in
 	healthy    func(ctx context.Context, machine string) error // waits until that member is whole again
+	api        func(ctx context.Context) (remembering, error)  // of the cluster that is there
 	timeout    time.Duration                                   // for a machine to boot
 
 	notices notices
@@ -123,7 +124,14 @@ func (c *converge) read(ctx context.Context, r report.Reporter) ([]step.Change, 
 		if err != nil {
 			return err
 		}
-		changes[i], all[i] = asChanges(m.Name, found), found
+		lost, err := c.replaced(ctx, m, facts, start)
+		if err != nil {
+			return err
+		}
+		if lost != nil {
+			changes[i] = append(changes[i], forgetsFirst(m))
+		}
+		changes[i], all[i] = append(changes[i], asChanges(m.Name, found)...), found
 		return roomForImages(m, facts, state, found)
 	})
 	c.notices.plan(r, nodes, all)
@@ -236,7 +244,7 @@ func deviceOf(f converger.Facts, address netip.Addr) string {
 
 func (c *converge) factsWanted(m *config.Machine) converger.FactsRequest {
 	q := converger.FactsRequest{
-		Paths: []string{desired.DatastorePath, desired.EncryptionPath}, Units: []string{desired.Unit(m)},
+		Paths: []string{desired.DatastorePath, desired.EncryptionPath, desired.NodePasswordPath}, Units: []string{desired.Unit(m)},
 		Modules: []string{desired.WireguardModule},
 	}
 	if len(c.lab.K3s.Images) > 0 {

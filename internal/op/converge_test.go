@@ -36,6 +36,8 @@ type world struct {
 	log     []string                    // what was applied, in order
 	working map[string]bool             // applying now
 	most    int                         // servers that were at it at once
+	nodes   map[string]string           // what the cluster holds: addresses by name
+	noAPI   bool
 }
 
 func newWorld() *world {
@@ -50,6 +52,20 @@ func newWorld() *world {
 func (w *world) member(name string) {
 	w.facts[name].Paths[desired.DatastorePath] = true
 	w.facts[name].Units[desired.ServerUnit] = converger.UnitFact{Active: "active"}
+}
+
+func (w *world) Knows(_ context.Context, node string) (bool, error) {
+	_, known := w.nodes[node]
+	return known, nil
+}
+
+func (w *world) Address(_ context.Context, node string) (string, error) { return w.nodes[node], nil }
+
+func (w *world) Forget(_ context.Context, _ step.Writer, node string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log = append(w.log, "forget "+node)
+	return nil
 }
 
 func (w *world) Runner(_ context.Context, machine string) (remote.Runner, error) {
@@ -142,6 +158,12 @@ func (w *world) step(t *testing.T) *converge {
 	return &converge{
 		lab: lab, machines: w, authorized: func() (sshkey.Keys, error) { return sshkey.Keys{Authorized: []string{"ssh-ed25519 AAAA k3lab"}}, nil }, keyFile: key, timeout: 50 * time.Millisecond,
 		supplies: &supplies{token: "t", source: &release.Source{Binary: "k3s"}, found: map[string]func() (release.File, error){"amd64": given}},
+		api: func(context.Context) (remembering, error) {
+			if w.noAPI {
+				return nil, errors.New("no server answers")
+			}
+			return w, nil
+		},
 		healthy: func(_ context.Context, machine string) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -90,11 +90,26 @@ func (r *rollout) walk(ctx context.Context, m *config.Machine) error {
 	if err := r.pushImages(ctx, m, changes, state); err != nil {
 		return err
 	}
+	if err := r.forget(ctx, m, facts); err != nil {
+		return err
+	}
 	err = r.apply(ctx, m, converger.Request{State: state, Only: only(changes)}, facts, start)
 	if err == nil {
 		r.say(m, "converged, K3s started", true)
 	}
 	return err
+}
+
+// forget has the cluster let go of the machine's name, where a lost one had it.
+func (r *rollout) forget(ctx context.Context, m *config.Machine, facts converger.Facts) error {
+	lost, err := r.replaced(ctx, m, facts, r.beginning())
+	if err != nil || lost == nil {
+		return err
+	}
+	r.say(m, "waiting for the cluster to forget the machine that was lost", false)
+	ctx, cancel := context.WithTimeout(ctx, forgetPatience)
+	defer cancel()
+	return lost.Forget(ctx, r.w, m.Name)
 }
 
 // withoutK3s converges a machine whose K3s k3lab leaves as it is: nobody has to
@@ -224,7 +239,9 @@ func only(changes []step.Change) []string {
 		if c.Deferred != "" {
 			return nil
 		}
-		ids = append(ids, c.Resource)
+		if c.Resource != nodeID { // the cluster's, not the machine's
+			ids = append(ids, c.Resource)
+		}
 	}
 	return ids
 }

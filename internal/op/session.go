@@ -3,6 +3,7 @@
 package op
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -167,6 +168,7 @@ func (s *session) converge(timeout time.Duration) *converge {
 	return &converge{
 		lab: s.lab, machines: s.fleet, supplies: s.supplies, keyFile: s.keyFile(), authorized: sync.OnceValues(s.authorized),
 		healthy: s.watch(timeout).member, timeout: timeout,
+		api: func(ctx context.Context) (remembering, error) { return s.client(ctx) },
 	}
 }
 

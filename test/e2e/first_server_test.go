@@ -93,8 +93,8 @@ func firstServerLost(t *testing.T, l *lab) {
 	}
 }
 
-// firstServerRebuilt has the server that began the cluster be gone with its disk,
-// and made anew by k3lab: it joins the cluster that is there and begins no second.
+// firstServerRebuilt has the server that began the cluster, and an agent, be gone
+// with their disks, and made anew by k3lab: it joins the cluster that is there and begins no second.
 func firstServerRebuilt(t *testing.T, l *lab) {
 	client := adminOf(t, l)
 	cluster := func() string {
@@ -107,20 +107,28 @@ func firstServerRebuilt(t *testing.T, l *lab) {
 	}
 	was := cluster()
 	api := newProxmox(t, l.sandbox())
-	v := api.find("server-1")
-	api.call("DELETE", "/nodes/"+v.Node+"/qemu/"+itoa(v.VMID), nil)
-	eventually(t, 30*time.Second, "server-1 is gone", func() bool { return !api.has("server-1") })
-	// K3s keeps a name for the machine that had it until its node is deleted.
-	if err := client.CoreV1().Nodes().Delete(context.Background(), "server-1", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
+	lost := []string{"server-1", "agent-1"}
+	for _, name := range lost {
+		if name != "server-1" { // lost its power in the phase before
+			api.power(name, "stop", "stopped")
+		}
+		v := api.find(name)
+		api.call("DELETE", "/nodes/"+v.Node+"/qemu/"+itoa(v.VMID), nil)
+		eventually(t, 30*time.Second, name+" is gone", func() bool { return !api.has(name) })
 	}
 	for _, c := range l.plan(2) {
-		if c.Object != "server-1" {
+		if !slices.Contains(lost, c.Object) {
 			t.Errorf("plan changes %s: %+v", c.Object, c)
 		}
 	}
-	l.exit(0, "up", "--yes")
+	out := l.exit(0, "up", "--yes")
 	whole(t, l)
+	for _, name := range lost {
+		// K3s keeps a name for the machine that had it until its node is deleted.
+		if !strings.Contains(out, name+": delete node") {
+			t.Errorf("%s: the node of the lost machine was not deleted:\n%s", name, out)
+		}
+	}
 	join := l.onMachine("server-1", "cat", "/etc/rancher/k3s/config.yaml.d/50-join.yaml")
 	if strings.Contains(join, "cluster-init") || !strings.Contains(join, "server: https://") {
 		t.Errorf("server-1 does not join the cluster that is there:\n%s", join)
