@@ -198,3 +198,28 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 		t.Errorf("Ctrl-C: %v, want it passed on", err)
 	}
 }
+
+// TestAwaitWaitsForMore: what a caller asks of a member beyond its health is waited
+// for too, and said where it does not come.
+func TestAwaitWaitsForMore(t *testing.T) {
+	noAPI := func(context.Context) ([]byte, error) { return nil, errors.New("not there yet") }
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	a := cluster.Await{
+		Observer: observer(healthy()), Interval: time.Millisecond, MaxRestarts: 5, Fetch: noAPI,
+		Accept: func(*cluster.Member) bool { return true },
+		Also: func(m *cluster.Member) string {
+			if m.Name == "server-2" {
+				return "has not booted since"
+			}
+			return ""
+		},
+	}
+	_, err := a.Run(ctx, report.Discard)
+	if want := "server-2: has not booted since; its journal ends with"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q in it", err, want)
+	}
+	if err != nil && strings.Contains(err.Error(), "server-1") {
+		t.Errorf("a member that is whole is named: %v", err)
+	}
+}

@@ -70,6 +70,9 @@ func hold(t *testing.T, d workspace.Dir) (pid int, kill func()) {
 // TestLockNamesItsHolder, and ends with the process that has it.
 func TestLockNamesItsHolder(t *testing.T) {
 	d := at(t, t.TempDir())
+	if err := workspace.CheckFree(d); err != nil {
+		t.Errorf("looking where nobody ever was: %v", err)
+	}
 	pid, kill := hold(t, d)
 	_, err := workspace.AcquireLock(d, "plan")
 	host, _ := os.Hostname()
@@ -78,7 +81,14 @@ func TestLockNamesItsHolder(t *testing.T) {
 	if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) || fault.KindOf(err) != fault.Locked {
 		t.Errorf("kind %d: got %v\nwant %s", fault.KindOf(err), err, want)
 	}
+	// Who only looks is told the same.
+	if looked := workspace.CheckFree(d); looked == nil || looked.Error() != err.Error() {
+		t.Errorf("looking: %v, want %v", looked, err)
+	}
 	kill()
+	if err := workspace.CheckFree(d); err != nil {
+		t.Errorf("looking after the holder was killed: %v", err)
+	}
 	lock, err := workspace.AcquireLock(d, "plan")
 	if err != nil {
 		t.Fatalf("after the holder was killed: %v", err)
