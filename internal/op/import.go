@@ -18,6 +18,7 @@ import (
 	"github.com/k3lab/k3lab/internal/desired"
 	"github.com/k3lab/k3lab/internal/existing"
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/fleet"
 	"github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/remote"
 	"github.com/k3lab/k3lab/internal/report"
@@ -250,18 +251,44 @@ func (i *importing) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range known {
-		m := named
-		if k.Address.String() != address { // it is reached at the node's address from now on
-			if m, err = i.machineOf(ctx, k); err != nil {
-				return err
-			}
-		}
-		if err := i.node(k, m); err != nil {
+	machines, err := i.machinesOf(ctx, known, named, address)
+	if err != nil {
+		return err
+	}
+	for n, k := range known {
+		if err := i.node(k, machines[n]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// machinesOf reads the machines of the nodes. They are connected to one after the
+// other, because a person may be asked about each host key, and read at once. The
+// one read already is taken as it is where its node has the same address.
+func (i *importing) machinesOf(ctx context.Context, known []cluster.Known, read *existing.Machine, address string) ([]*existing.Machine, error) {
+	machines := make([]*existing.Machine, len(known))
+	runners := make([]remote.Runner, len(known))
+	places := make([]int, len(known))
+	for n, k := range known {
+		places[n] = n
+		if k.Address.String() == address { // it is reached at the node's address from now on
+			machines[n] = read
+			continue
+		}
+		var err error
+		if runners[n], err = i.reach(ctx, k); err != nil {
+			return nil, err
+		}
+	}
+	return machines, fleet.Each(ctx, places, func(ctx context.Context, n int) error {
+		if runners[n] == nil {
+			return nil
+		}
+		m, err := existing.Read(ctx, known[n].Name, runners[n])
+		machines[n] = m
+		return err
+	})
 }
 
 // known asks the cluster for its nodes: servers first, then by name.
@@ -290,8 +317,8 @@ func (i *importing) known(ctx context.Context, server *existing.Machine, address
 	return known, nil
 }
 
-// machineOf reads the machine of a node.
-func (i *importing) machineOf(ctx context.Context, k cluster.Known) (*existing.Machine, error) {
+// reach connects to the machine of a node.
+func (i *importing) reach(ctx context.Context, k cluster.Known) (remote.Runner, error) {
 	if !k.Address.IsValid() || !k.Address.Is4() {
 		return nil, fault.New(fault.Invalid, k.Name, "", "its node has no internal IPv4 address")
 	}
@@ -300,7 +327,7 @@ func (i *importing) machineOf(ctx context.Context, k cluster.Known) (*existing.M
 	if err != nil {
 		return nil, fmt.Errorf("%w; it is a node of this cluster (kubectl delete node %s, if it is gone for good)", err, k.Name)
 	}
-	return existing.Read(ctx, k.Name, r)
+	return r, nil
 }
 
 // node takes a node and its machine in, if they are what k3lab can look after.

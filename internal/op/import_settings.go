@@ -114,7 +114,7 @@ var own = []string{
 // common are the further settings of K3s that all nodes of a role share.
 func (i *importing) common(role config.Role) map[string]any {
 	var out existing.Settings
-	var of string
+	differing := map[string][]string{} // by setting, what each node says
 	for _, n := range i.nodes {
 		if n.Role != role {
 			continue
@@ -132,15 +132,23 @@ func (i *importing) common(role config.Role) map[string]any {
 			i.notice("%s: agents join with a token of their own. Once k3s is managed they join with that of the servers.", n.Name)
 		}
 		if out == nil {
-			out, of = further, n.Name
+			out = further
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(union(out, further))) {
 			if !reflect.DeepEqual(out[key], further[key]) {
-				i.notice("%s: %s differs from %s's (%v, %v). k3lab has one setting for all %ss, so it was left out.", n.Name, key, of, further[key], out[key], role)
-				delete(out, key)
+				differing[key] = nil
 			}
 		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(differing)) {
+		delete(out, key)
+		for _, n := range i.nodes {
+			if n.Role == role {
+				differing[key] = append(differing[key], fmt.Sprintf("%s: %v", n.Name, n.Settings[key]))
+			}
+		}
+		i.notice("%s is not the same on all %ss (%s). k3lab has one setting for all of them, so it was left out.", key, role, strings.Join(differing[key], ", "))
 	}
 	return out
 }
