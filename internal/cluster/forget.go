@@ -38,7 +38,7 @@ func (c *Client) Knows(ctx context.Context, node string) (bool, error) {
 
 // Address is the node's own in its network, empty where it has none or is not there.
 func (c *Client) Address(ctx context.Context, node string) (string, error) {
-	n, err := c.core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	n, err := c.Core.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return "", nil
 	}

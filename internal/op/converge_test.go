@@ -265,6 +265,9 @@ func TestOnlyPlannedChangesAreMade(t *testing.T) {
 	if d := cmp.Diff([]string{"file /a", "unit b"}, only(known)); d != "" {
 		t.Errorf("known changes (-want +got):\n%s", d)
 	}
+	if d := cmp.Diff([]string{"file /a", "unit b"}, only(append(known, step.Change{Resource: nodeID}))); d != "" {
+		t.Errorf("with one of the cluster's (-want +got):\n%s", d)
+	}
 	if got := only(append(known, step.Change{Deferred: "off"})); got != nil {
 		t.Errorf("deferred: %v, want everything to be looked at anew", got)
 	}
