@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -133,6 +134,9 @@ func writeStatus(w io.Writer, s *op.Status) error {
 		for _, p := range s.Problems {
 			text.WriteString("  " + p + "\n")
 		}
+	}
+	if s.VIP != nil && len(s.VIP.Holders) > 0 {
+		fmt.Fprintf(&text, "VIP: %s on %s (by %s)\n", s.VIP.Address, strings.Join(s.VIP.Holders, ", "), cmp.Or(string(s.VIPProvider), "what k3lab does not look after"))
 	}
 	if s.K3s != "" {
 		fmt.Fprintf(&text, "K3s: %s\n", s.K3s)

@@ -24,6 +24,9 @@ type Await struct {
 	// Also says what else keeps a member from being whole; empty when nothing
 	// does. May be nil.
 	Also func(*Member) string
+	// Finally looks, where all members are whole, at what else the cluster must be:
+	// what is still waited for, or the error to give up with. May be nil.
+	Finally func(*Health) (waiting string, err error)
 	// Interval between two looks; everything is read anew each time.
 	Interval time.Duration
 	// MaxRestarts by systemd of one unit, counted from the first look on.
@@ -47,7 +50,14 @@ func (a *Await) Run(ctx context.Context, r report.Reporter) (*Health, error) {
 		open := a.open(h)
 		say(r, h, open, said)
 		if len(open) == 0 && h.API == "ok" && ctx.Err() == nil {
-			return h, nil
+			waiting, err := a.finally(h)
+			if waiting == "" || err != nil {
+				return h, err
+			}
+			if said[""] != waiting {
+				said[""] = waiting
+				r.Report(report.Event{Kind: report.ObjectState, Object: "api", Message: waiting})
+			}
 		}
 		if name := a.restarting(h, first); name != "" {
 			return h, a.failure(ctx, h, open, errors.New("K3s does not stay up on "+name))
@@ -61,6 +71,13 @@ func (a *Await) Run(ctx context.Context, r report.Reporter) (*Health, error) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (a *Await) finally(h *Health) (waiting string, err error) {
+	if a.Finally == nil {
+		return "", nil
+	}
+	return a.Finally(h)
 }
 
 // open maps each member that is not whole to its problem.
@@ -130,6 +147,9 @@ func (a *Await) failure(ctx context.Context, h *Health, open map[string]string, 
 			}
 		}
 		errs = append(errs, fault.New(fault.Unhealthy, m.Name, "k3lab ssh "+m.Name+" -- journalctl -u k3s -n 100", "%s", problem))
+	}
+	if len(open) == 0 && h.API == "ok" && h.VIP != nil && h.VIP.Problem != "" {
+		errs = append(errs, fault.New(fault.Unhealthy, "", "k3lab status", "%s", h.VIP))
 	}
 	if h.API != "ok" && len(open) == 0 {
 		errs = append(errs, fault.New(fault.Unhealthy, "api", "k3lab status", "%s", h.API))

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type Member struct {
 	Unit        UnitState   `json:"unit"`
 	Datastore   *Datastore  `json:"datastore,omitempty"` // servers only
 	Node        *Node       `json:"node,omitempty"`      // nil: the API does not know it, or does not answer
+	HasVIP      bool        `json:"has_vip,omitempty"`
 }
 
 // Health is the state of the whole cluster at one moment.
@@ -29,6 +31,7 @@ type Health struct {
 	API     string   `json:"api"`     // "ok", or why it does not answer
 	Voters  int      `json:"voters"`  // servers whose member votes and has a leader
 	Servers int      `json:"servers"`
+	VIP     *VIP     `json:"vip,omitempty"` // nil: there is none
 }
 
 // Quorum reports whether the datastore can be written.
@@ -43,6 +46,8 @@ func (h *Health) Problems() []string {
 	}
 	if h.API != "ok" {
 		out = append(out, "api: "+firstLine(h.API))
+	} else if h.VIP != nil && h.VIP.Problem != "" {
+		out = append(out, h.VIP.String())
 	}
 	for i := range h.Members {
 		if p := h.Members[i].Problem(); p != "" && (h.API == "ok" || !strings.HasPrefix(p, "no node")) {
@@ -98,8 +103,10 @@ type Observer struct {
 	Lab        *config.Lab
 	Machines   Machines
 	Unit       func(*config.Machine) string // the unit that runs K3s on the machine
-	URLs       []string                     // where the API may answer
+	URLs       []string                     // where the API may answer; with a VIP that first
 	Kubeconfig []byte
+	VIP        netip.Addr // zero: there is none
+	VIPApp     string     // label of the pods that keep it; empty where none do
 }
 
 // Look reads everything at once and never fails: what cannot be read is part of
@@ -122,9 +129,13 @@ func (o *Observer) Look(ctx context.Context) *Health {
 			h.API = err.Error()
 		}
 	})
+	wait.Go(func() { h.VIP = o.vip(ctx) })
 	wait.Wait()
 	for i := range h.Members {
 		m := &h.Members[i]
+		if m.HasVIP {
+			h.VIP.Holders = append(h.VIP.Holders, m.Name)
+		}
 		if m.Datastore != nil && m.Datastore.Voter() {
 			h.Voters++
 		}
@@ -154,6 +165,11 @@ func (o *Observer) member(ctx context.Context, m *config.Machine) Member {
 			out.Unreachable = firstLine(err.Error())
 		}
 		out.Datastore = &d
+		if o.VIP.IsValid() {
+			// What cannot be read is not said to be there.
+			list, _ := o.Machines.ReadFile(ctx, m.Name, localAddresses)
+			out.HasVIP = hasAddress(string(list), o.VIP)
+		}
 	}
 	return out
 }

@@ -28,11 +28,39 @@ func (c *checker) readNetwork(lab *Lab, root *node) {
 	n.NTPServers = c.hosts(o, "ntp_servers")
 	n.VIP = o.address("vip")
 	n.VIPName = c.domain(o, "vip_name")
+	n.VIPProvider = VIPProvider(o.choice("vip_provider", string(VIPKeepalived), string(VIPKeepalived), string(VIPKubeVIP)))
+	n.VIPImage = c.pinnedImage(o, "vip_image", kubeVIPImage)
 	n.VRRPID = o.int("vrrp_id", 51, 1, 255)
 	n.TLSSANs = c.hosts(o, "tls_sans")
 	n.LoadBalancerPool = c.ranges(o, "load_balancer_pool")
 	n.Reserved = c.ranges(o, "reserved")
 	n.AdminNetworks = c.networks(o, "admin_networks")
+}
+
+// kubeVIPImage is what runs kube-vip unless the settings name another.
+const kubeVIPImage = "ghcr.io/kube-vip/kube-vip:v1.2.3"
+
+// image is the name of a container image with its registry, and what says which
+// one of that name it is: a tag, a digest or both.
+var image = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+
+// pinnedImage reads the name of an image that is the same one tomorrow.
+func (c *checker) pinnedImage(o object, name, fallback string) string {
+	text, key, ok := o.scalar(name, kindText)
+	if !ok {
+		return fallback
+	}
+	hint := "write it as " + fallback
+	m := image.FindStringSubmatch(text)
+	switch {
+	case m == nil:
+		c.errorAt(key, hint, "%q is no name of an image with its registry", text)
+	case (m[4] == "" || m[4] == ":latest") && m[5] == "":
+		c.errorAt(key, hint, "%q does not say which version", text)
+	default:
+		return text
+	}
+	return fallback
 }
 
 // ranges reads a list of ranges. An unreadable one keeps its place, so that the

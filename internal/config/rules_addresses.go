@@ -119,6 +119,9 @@ func (c *checker) virtualAddress(lab *Lab) {
 			}
 		}
 	}
+	if lab.Network.VIPProvider == VIPKubeVIP && !vip.IsValid() && !c.written(vipKey) {
+		c.errorAt("network.vip_provider", "add vip, or take vip_provider out", "kube-vip is to keep a VIP, and there is no vip")
+	}
 	if lab.Network.VIPName != "" && !vip.IsValid() && !c.written(vipKey) {
 		c.errorAt("network.vip_name", "add vip, or put the name into tls_sans", "a name for the VIP, and no vip")
 	}

@@ -102,7 +102,7 @@ func nodesShape() *shape {
 func networkShape() *shape {
 	return &shape{
 		keys: keys("bridge", "vlan", "cidr", "gateway", "dns_servers", "search_domain", "ntp_servers", "vip", "vip_name",
-			"vrrp_id", "tls_sans", "load_balancer_pool", "reserved", "admin_networks"),
+			"vip_provider", "vip_image", "vrrp_id", "tls_sans", "load_balancer_pool", "reserved", "admin_networks"),
 		other: foreignNames(
 			rename("bridge", same, "network_bridge", "vmbr"),
 			rename("vlan", toInt, "vlan_id", "vlan_tag"),

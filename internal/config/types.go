@@ -94,12 +94,23 @@ type Network struct {
 	NTPServers       []string
 	VIP              netip.Addr // zero: none
 	VIPName          string     // DNS name of the VIP; may be empty
-	VRRPID           int        // 1-255; default 51
-	TLSSANs          []string   // further names and addresses of the API
+	VIPProvider      VIPProvider
+	VIPImage         string   // of kube-vip, with its version
+	VRRPID           int      // of keepalived, 1-255; default 51
+	TLSSANs          []string // further names and addresses of the API
 	LoadBalancerPool []Range
 	Reserved         []Range // addresses nothing of the lab may use
 	AdminNetworks    []netip.Prefix
 }
+
+// VIPProvider is what keeps the VIP on a server that works.
+type VIPProvider string
+
+// The providers. Keepalived, beside K3s, is the default; kube-vip runs in it.
+const (
+	VIPKeepalived VIPProvider = "keepalived"
+	VIPKubeVIP    VIPProvider = "kube-vip"
+)
 
 // Range is an inclusive range of addresses.
 type Range struct {

@@ -74,7 +74,7 @@ func (c *Claims) validate() error {
 			errs = append(errs, fmt.Errorf("%q is no IPv4 address", text))
 		}
 	}
-	if c.VRRPID < 1 || c.VRRPID > 255 {
+	if c.VRRPID < 0 || c.VRRPID > 255 { // 0: none
 		errs = append(errs, fmt.Errorf("%d is no VRRP ID", c.VRRPID))
 	}
 	return errors.Join(errs...)
@@ -89,7 +89,7 @@ func (c Claims) judge(h heard) error {
 	}
 	told := map[advertiser]bool{}
 	for _, a := range h.advertisers {
-		if a.id != c.VRRPID || slices.Contains(c.Own, a.from.String()) || told[a] {
+		if c.VRRPID == 0 || a.id != c.VRRPID || slices.Contains(c.Own, a.from.String()) || told[a] {
 			continue
 		}
 		told[a] = true

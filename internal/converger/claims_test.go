@@ -98,6 +98,27 @@ func someClaims() Claims {
 	}
 }
 
+// TestAnAddressAloneIsClaimed: who takes turns by other means than VRRP is no
+// hindrance for whoever speaks it.
+func TestAnAddressAloneIsClaimed(t *testing.T) {
+	c := someClaims()
+	c.VRRPID, c.IDSetting = 0, ""
+	if err := c.validate(); err != nil {
+		t.Error(err)
+	}
+	at := netip.MustParseAddr
+	router := []advertiser{{"VRRP", 51, at("192.0.2.1")}, {"CARP", 0, at("192.0.2.1")}}
+	if err := c.judge(heard{advertisers: router}); err != nil {
+		t.Errorf("with a router that speaks VRRP: %v", err)
+	}
+	err := c.judge(heard{advertisers: router, stations: map[netip.Addr][]string{at("192.0.2.10"): {"02:00:00:00:00:99"}}})
+	want := "another machine has the address 192.0.2.10 already, with the hardware address 02:00:00:00:00:99; " +
+		"take it from that machine, or set vip in a.yaml to a free one"
+	if err == nil || err.Error() != want {
+		t.Errorf("with a machine that has it: %v, want %s", err, want)
+	}
+}
+
 func TestClaimsAreJudged(t *testing.T) {
 	at := netip.MustParseAddr
 	tests := map[string]struct {

@@ -187,6 +187,7 @@ func (v *view) plan(ctx context.Context, q Request) []action {
 			if r.Guarded {
 				v.markGuarded(r, more)
 			}
+			v.markLast(r, more)
 			add(r.ID(), more, err)
 		case len(q.Before) > 0 && r.hasTag(q.Before):
 			// What cannot be read is told in its own turn.

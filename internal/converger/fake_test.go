@@ -184,6 +184,14 @@ func (f *fakeMachine) answer(s *fakeState, args []string) (string, error) {
 		}
 		return "", nil
 	case "dpkg":
+		if args[1] == "--purge" {
+			if strings.HasPrefix(s.Packages[args[3]], "!") {
+				return fail("dependency problems prevent removal of " + args[3])
+			}
+			delete(s.Packages, args[3])
+			delete(s.Units, args[3]+".service")
+			return "", nil
+		}
 		for name := range s.Packages {
 			s.Packages[name] = "ii"
 		}

@@ -37,6 +37,9 @@ func (v *view) planFile(f *File) ([]action, error) {
 		return w.replace(f.Path, strings.NewReader(f.Content), a)
 	}
 	info, err := os.Lstat(v.at(f.Path))
+	if notThere(err) && f.IfThere {
+		return nil, nil
+	}
 	if notThere(err) {
 		change.Action, change.Detail, change.After = "create", fmt.Sprintf("mode %04o", f.Mode), shown(f, f.Content)
 		return one(change, make), nil

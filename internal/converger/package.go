@@ -18,6 +18,9 @@ func (v *view) planPackage(p *Package) ([]action, error) {
 		return nil, v.packagesErr
 	}
 	status := v.packages[p.Name]
+	if p.Absent {
+		return v.planNoPackage(p, status), nil
+	}
 	if strings.HasSuffix(status, "i") && len(status) == 2 { // ii, hi: wanted or held, and installed
 		return nil, nil
 	}
@@ -32,6 +35,22 @@ func (v *view) planPackage(p *Package) ([]action, error) {
 	}), nil
 }
 
+// planNoPackage removes a package. dpkg refuses where another one needs it;
+// apt-get would remove both.
+func (v *view) planNoPackage(p *Package, status string) []action {
+	if status == "" || strings.HasSuffix(status, "n") {
+		return nil
+	}
+	return one(Change{Action: "delete"}, func(ctx context.Context, w *writer) error {
+		if err := w.awaitPackageManager(ctx); err != nil {
+			return err
+		}
+		w.reloadFirst = true // its units go
+		_, err := w.programs.run(ctx, packageEnv, "dpkg", "--purge", "--", p.Name)
+		return w.packageError(err)
+	})
+}
+
 func (w *writer) installPackages(ctx context.Context) error {
 	if err := w.awaitPackageManager(ctx); err != nil {
 		return err
@@ -39,7 +58,7 @@ func (w *writer) installPackages(ctx context.Context) error {
 	var names []string
 	broken := false
 	for _, r := range w.view.state.Resources {
-		if r.Package != nil && w.selected[r.ID()] {
+		if r.Package != nil && !r.Package.Absent && w.selected[r.ID()] {
 			names = append(names, r.Package.Name)
 		}
 	}

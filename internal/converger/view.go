@@ -107,7 +107,30 @@ func (v *view) unless(u *Unless) bool {
 	if u == nil {
 		return false
 	}
-	return u.Container && v.container || slices.ContainsFunc(u.UnitsUp, func(name string) bool { return v.units[name].up() })
+	return u.Container && v.container || u.Unmarked != nil && !v.marked(u.Unmarked) ||
+		slices.ContainsFunc(u.UnitsUp, func(name string) bool { return v.units[name].up() })
+}
+
+// marked reports whether the file is there and begins with its mark.
+func (v *view) marked(m *Marked) bool {
+	ours, err := v.begins(m.Path, m.Mark)
+	return ours && err == nil
+}
+
+// markLast has a file by which other resources are known to be wanted go only when
+// those were made: else the next run would not know.
+func (v *view) markLast(r Resource, actions []action) {
+	if r.Absent == nil || r.Unless == nil || r.Unless.Unmarked == nil || r.Unless.Unmarked.Path != r.Absent.Path {
+		return
+	}
+	for _, other := range v.state.Resources {
+		if other.Unless == nil || other.Unless.Unmarked == nil || other.Unless.Unmarked.Path != r.Absent.Path || other.ID() == r.ID() {
+			continue
+		}
+		for i := range actions {
+			actions[i].needs = append(actions[i].needs, other.ID())
+		}
+	}
 }
 
 // at is where a path of the machine lies for this process.

@@ -73,6 +73,13 @@ type Resource struct {
 type Unless struct {
 	Container bool     `json:"container,omitempty"` // the kernel is somebody else's
 	UnitsUp   []string `json:"units_up,omitempty"`  // one of these units runs
+	Unmarked  *Marked  `json:"unmarked,omitempty"`  // this file is somebody else's, or not there
+}
+
+// Marked is a file that begins with a text, by which its writer is known.
+type Marked struct {
+	Path string `json:"path"`
+	Mark string `json:"mark"`
 }
 
 // File is a regular file with exactly this content. It is replaced atomically.
@@ -89,22 +96,24 @@ type File struct {
 	// KeepIf: where this path exists, an existing File.Path is left as it is
 	// (content not compared), because what it says is no longer read.
 	KeepIf string `json:"keep_if,omitempty"`
+	// IfThere: a file that is not there is not made.
+	IfThere bool `json:"if_there,omitempty"`
 	// Claims is what the machine begins to use in its network with this content.
 	// Where somebody else is found to use it, the file is not put in place.
 	Claims *Claims `json:"claims,omitempty"`
 }
 
 // Claims are an address that several machines take turns to have, and the VRRP ID
-// by which they agree on whose turn it is. The network is listened to for some
+// by which they agree on whose turn it is, where they do so by VRRP. The network is listened to for some
 // seconds, while what comes before the file is done.
 type Claims struct {
 	Interface string   `json:"interface"`
 	Address   string   `json:"address"` // IPv4
-	VRRPID    int      `json:"vrrp_id"`
+	VRRPID    int      `json:"vrrp_id,omitempty"`
 	Own       []string `json:"own"` // addresses of the machines that may use both
 	// The settings to change where somebody else does, as errors name them.
 	AddressSetting string `json:"address_setting"`
-	IDSetting      string `json:"id_setting"`
+	IDSetting      string `json:"id_setting,omitempty"`
 }
 
 // Directory is a directory; its content is not looked at.
@@ -205,6 +214,9 @@ type Hostname struct {
 // Package is an installed Debian package.
 type Package struct {
 	Name string `json:"name"`
+	// Absent: it must not be installed. Its configuration goes with it; files that
+	// others have put beside that stay.
+	Absent bool `json:"absent,omitempty"`
 }
 
 // Upgrades has no installed package older than what its archives have. Files of the

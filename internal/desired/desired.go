@@ -39,8 +39,8 @@ type Inputs struct {
 	// Bootstrap makes this server begin a new cluster. It may be set for one
 	// server only, and only while no server has a datastore.
 	Bootstrap bool
-	// JoinURL is where a server without a datastore finds the cluster; empty
-	// with Bootstrap.
+	// JoinURL is where a server without a datastore finds the cluster, and an agent
+	// where the VIP is kept by pods; empty with Bootstrap.
 	JoinURL string
 	Secrets map[string]string // key → value, of those the settings refer to
 	Files   map[string]string // content, by the path in the settings
@@ -64,7 +64,7 @@ func Node(lab *config.Lab, m *config.Machine, in Inputs) (converger.State, error
 	if lab.Manages(config.ManageFirewall) {
 		s.Resources = append(s.Resources, firewall(lab, m)...)
 	}
-	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() && lab.Manages(config.ManageHA) {
+	if m.Role == config.RoleServer && lab.Manages(config.ManageHA) {
 		s.Resources = append(s.Resources, virtualAddress(lab, m, in)...)
 	}
 	if lab.Manages(config.ManageK3s) {

@@ -103,6 +103,13 @@ func TestNodeGolden(t *testing.T) {
 			}
 			in.JoinURL = "https://192.0.2.11:6443"
 		}},
+		"server-kube-vip": {"server-2", func(l *config.Lab, in *desired.Inputs) {
+			l.Network.VIPProvider, l.Network.VIPImage = config.VIPKubeVIP, "registry.example/kube-vip:v9"
+			in.JoinURL = "https://192.0.2.11:6443"
+		}},
+		"agent-kube-vip": {"agent-1", func(l *config.Lab, in *desired.Inputs) {
+			l.Network.VIPProvider, in.JoinURL = config.VIPKubeVIP, "https://192.0.2.12:6443"
+		}},
 		"time-servers": {"agent-1", func(l *config.Lab, _ *desired.Inputs) {
 			l.Network.NTPServers = []string{"192.0.2.1", "time.example.org"}
 		}},

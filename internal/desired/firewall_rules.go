@@ -84,7 +84,7 @@ func (r *ruleset) input() {
 	r.line("\t\tip saddr @nodes jump from_nodes")
 	if r.server {
 		r.rule("etcd", "ip saddr @servers tcp dport 2379-2380 accept")
-		if r.lab.Network.VIP.IsValid() {
+		if provider(r.lab) == config.VIPKeepalived {
 			r.rule("VIP", "ip saddr @servers ip protocol vrrp accept")
 		}
 	}

@@ -35,6 +35,8 @@ const (
 	joinPath    = configDir + "/config.yaml.d/50-join.yaml"
 	tokenPath   = configDir + "/token"
 	kubeletPath = configDir + "/kubelet.yaml"
+	// agentJoinedPath exists on an agent that has joined a cluster.
+	agentJoinedPath = "/var/lib/rancher/k3s/agent/client-kubelet.crt"
 
 	vxlan     = "vxlan" // K3s's default
 	wireguard = "wireguard-native"
@@ -87,6 +89,13 @@ func k3sNode(lab *config.Lab, m *config.Machine, in Inputs) ([]converger.Resourc
 		resources = append(append(resources, join), hardening...)
 		restartOn = append(restartOn, files...)
 	}
+	if m.Role == config.RoleAgent {
+		join, err := agentJoin(lab, in)
+		if err != nil {
+			return nil, err
+		}
+		resources = append(resources, join)
+	}
 	pulled, restarts, err := registries(lab, in)
 	if err != nil {
 		return nil, err
@@ -136,6 +145,22 @@ func joinFile(in Inputs) (converger.Resource, error) {
 	return r, nil
 }
 
+// agentJoin says how an agent finds its cluster where the VIP is kept by pods of
+// that cluster: by a server, so that nobody waits for those. One that has joined
+// knows all servers, as long as this stays what it was.
+func agentJoin(lab *config.Lab, in Inputs) (converger.Resource, error) {
+	if provider(lab) != config.VIPKubeVIP {
+		return converger.Resource{Absent: &converger.Absent{Path: joinPath}}, nil
+	}
+	text, err := marshal(map[string]any{"server": in.JoinURL})
+	if err != nil {
+		return converger.Resource{}, err
+	}
+	r := file(joinPath, text, 0o600)
+	r.File.KeepIf = agentJoinedPath
+	return r, nil
+}
+
 func serverConfig(lab *config.Lab, m *config.Machine, in Inputs) map[string]any {
 	c := nodeConfig(lab, m)
 	add(c, hardenedServer(lab))
@@ -161,7 +186,9 @@ func serverConfig(lab *config.Lab, m *config.Machine, in Inputs) map[string]any 
 
 func agentConfig(lab *config.Lab, m *config.Machine) map[string]any {
 	c := nodeConfig(lab, m)
-	c["server"] = APIURL(lab)
+	if provider(lab) != config.VIPKubeVIP {
+		c["server"] = APIURL(lab)
+	}
 	return merge(c, lab.K3s.AgentConfig)
 }
 

@@ -26,8 +26,10 @@ func Reset(lab *config.Lab, m *config.Machine) converger.State {
 		Tools:      k3sData + "/data/current/bin/aux",
 	}
 	resources := []converger.Resource{stopped(ServerUnit), stopped(AgentUnit)}
-	if m.Role == config.RoleServer && lab.Network.VIP.IsValid() {
-		resources = append(resources, stopped(keepalivedUnit))
+	if vip := provider(lab); m.Role == config.RoleServer && vip != "" {
+		if vip == config.VIPKeepalived {
+			resources = append(resources, stopped(keepalivedUnit))
+		}
 		left.Addresses = []string{lab.Network.VIP.String()}
 	}
 	resources = append(resources, converger.Resource{Remains: left})
@@ -51,7 +53,7 @@ func Reset(lab *config.Lab, m *config.Machine) converger.State {
 }
 
 func vipFiles(lab *config.Lab, m *config.Machine) []string {
-	if m.Role != config.RoleServer || !lab.Network.VIP.IsValid() {
+	if m.Role != config.RoleServer || provider(lab) != config.VIPKeepalived {
 		return nil
 	}
 	return []string{keepalivedPath, checkPath}

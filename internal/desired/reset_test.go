@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/converger"
 	"github.com/k3lab/k3lab/internal/desired"
 )
@@ -13,22 +14,28 @@ import (
 // its address and the firewall is taken off again, and nothing else.
 func TestResetUndoesWhatK3sNeeds(t *testing.T) {
 	taken := []string{desired.TagK3s, desired.TagHA, desired.TagFirewall, desired.TagHardening}
-	l := lab()
-	for _, m := range l.Nodes() {
-		in := inputs()
-		in.JoinURL = "https://192.0.2.11:6443"
-		state, err := desired.Node(l, m, in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reset := desired.Reset(l, m)
-		for _, r := range state.Resources {
-			want := slices.ContainsFunc(r.Tags, func(tag string) bool { return slices.Contains(taken, tag) })
-			if r.Sysctl != nil || r.Module != nil || r.Package != nil || r.ID() == "directory /etc/keepalived" {
-				want = false // of the machine
+	for _, vip := range []config.VIPProvider{config.VIPKeepalived, config.VIPKubeVIP} {
+		l := lab()
+		l.Network.VIPProvider = vip
+		for _, m := range l.Nodes() {
+			in := inputs()
+			in.JoinURL = "https://192.0.2.11:6443"
+			state, err := desired.Node(l, m, in)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if got := undone(reset, r); got != want {
-				t.Errorf("%s: %s is taken off: %v, want %v", m.Name, r.ID(), got, want)
+			reset := desired.Reset(l, m)
+			for _, r := range state.Resources {
+				want := slices.ContainsFunc(r.Tags, func(tag string) bool { return slices.Contains(taken, tag) })
+				if r.Sysctl != nil || r.Module != nil || r.Package != nil || r.ID() == "directory /etc/keepalived" {
+					want = false // of the machine
+				}
+				if r.Absent != nil || r.Unless != nil && r.Unless.Unmarked != nil {
+					continue // not put there either
+				}
+				if got := undone(reset, r); got != want {
+					t.Errorf("%s, %s: %s is taken off: %v, want %v", vip, m.Name, r.ID(), got, want)
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -9,9 +10,10 @@ import (
 )
 
 const (
-	keepalivedUnit = "keepalived.service"
-	keepalivedPath = "/etc/keepalived/keepalived.conf"
-	checkPath      = "/etc/keepalived/k3s-ready"
+	keepalivedPackage = "keepalived"
+	keepalivedUnit    = "keepalived.service"
+	keepalivedPath    = "/etc/keepalived/keepalived.conf"
+	checkPath         = "/etc/keepalived/k3s-ready"
 	// stoppedPath says 1 while K3s is stopped or dead, else 0. It is gone after a boot.
 	stoppedPath   = "/run/k3lab-k3s-stopped"
 	stoppedDropIn = "/etc/systemd/system/" + ServerUnit + ".d"
@@ -27,7 +29,30 @@ const (
 	heartbeatInterval = 200
 )
 
-// virtualAddress keeps the VIP on a server whose API is ready.
+// virtualAddress keeps the VIP on a server whose API is ready, by the settings'
+// provider, and takes off what k3lab put there for another one.
+func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.Resource {
+	var resources []converger.Resource
+	switch provider(lab) {
+	case config.VIPKeepalived:
+		resources = append(noKubeVIP(), keepalived(lab, m, in)...)
+	case config.VIPKubeVIP:
+		resources = append(noKeepalived(), kubeVIP(lab, in)...)
+	default:
+		resources = append(noKubeVIP(), noKeepalived()...)
+	}
+	return tagged(TagHA, resources...)
+}
+
+// provider is what keeps the VIP, empty where there is none.
+func provider(lab *config.Lab) config.VIPProvider {
+	if !lab.Network.VIP.IsValid() {
+		return ""
+	}
+	return cmp.Or(lab.Network.VIPProvider, config.VIPKeepalived)
+}
+
+// keepalived keeps the VIP beside K3s.
 //
 // All servers have the same priority, so one that comes back takes nothing away
 // from the one that serves. Peers are named, because many home networks drop
@@ -38,22 +63,39 @@ const (
 //     watches: it gives the address up at once. So a restart hands it over.
 //   - The health check raises the priority, so a server whose API is ready wins
 //     over one whose API hangs; where none is ready the address stays.
-func virtualAddress(lab *config.Lab, m *config.Machine, in Inputs) []converger.Resource {
+func keepalived(lab *config.Lab, m *config.Machine, in Inputs) []converger.Resource {
 	check := file(checkPath, readyCheck, 0o755)
 	conf := file(keepalivedPath, keepalivedConf(lab, m, in.Interface), 0o644)
 	conf.File.Claims = claims(lab, in.Interface)
-	return tagged(TagHA,
-		converger.Resource{Package: &converger.Package{Name: "curl"}},
-		converger.Resource{Package: &converger.Package{Name: "keepalived"}},
+	return []converger.Resource{
+		packageNamed("curl"), packageNamed(keepalivedPackage),
 		directory("/etc/keepalived", 0o755),
 		check, conf,
 		directory(stoppedDropIn, 0o755),
 		file(stoppedDropIn+"/50-vip.conf", stoppedText, 0o644),
-		converger.Resource{Unit: &converger.Unit{
+		{Unit: &converger.Unit{
 			Name: keepalivedUnit, Enabled: true, Running: true,
 			RestartOn: []string{"file " + keepalivedPath},
 		}},
-	)
+	}
+}
+
+// noKeepalived takes keepalived off a machine where its configuration is k3lab's.
+// Stopping it, it gives the address up.
+func noKeepalived() []converger.Resource {
+	ours := &converger.Unless{Unmarked: &converger.Marked{Path: keepalivedPath, Mark: header}}
+	out := []converger.Resource{
+		{Unit: &converger.Unit{Name: keepalivedUnit}},
+		{Package: &converger.Package{Name: keepalivedPackage, Absent: true}},
+		{Absent: &converger.Absent{Path: stoppedDropIn + "/50-vip.conf"}},
+		{Absent: &converger.Absent{Path: stoppedPath}},
+		{Absent: &converger.Absent{Path: checkPath}},
+		{Absent: &converger.Absent{Path: keepalivedPath}}, // last: by it the rest is known
+	}
+	for i := range out {
+		out[i].Unless = ours
+	}
+	return out
 }
 
 // stoppedText has systemd tell keepalived how K3s is. ExecStop comes before the
@@ -88,14 +130,17 @@ exec curl --silent --fail --output /dev/null --max-time 1.5 \
   https://127.0.0.1:6443/readyz
 `
 
-// claims are looked at before keepalived gets settings that are new: an address or
+// claims are looked at before a server gets settings of the VIP that are new: an address or
 // a VRRP ID that somebody else has would take the API away, or a router.
 func claims(lab *config.Lab, device string) *converger.Claims {
 	const settings = " in terraform/vars/network.yaml"
-	return &converger.Claims{
-		Interface: device, Address: lab.Network.VIP.String(), VRRPID: lab.Network.VRRPID, Own: addresses(lab.Servers()),
-		AddressSetting: "vip" + settings, IDSetting: "vrrp_id" + settings,
+	c := &converger.Claims{
+		Interface: device, Address: lab.Network.VIP.String(), Own: addresses(lab.Servers()), AddressSetting: "vip" + settings,
 	}
+	if provider(lab) == config.VIPKeepalived {
+		c.VRRPID, c.IDSetting = lab.Network.VRRPID, "vrrp_id"+settings
+	}
+	return c
 }
 
 func keepalivedConf(lab *config.Lab, m *config.Machine, device string) string {

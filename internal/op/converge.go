@@ -304,12 +304,16 @@ func (c *converge) desired(ctx context.Context, m *config.Machine, facts converg
 	return desired.Node(c.lab, m, in)
 }
 
-// joinURL is a server that is there already: a member, else the one that begins.
+// joinURL is a server that is there already: a member, else the one that begins. An
+// agent is given one where the VIP is not there before the cluster is.
 func (c *converge) joinURL(m *config.Machine, b beginning) string {
 	for _, name := range []string{b.member, b.bootstrap} {
 		if s := c.lab.Machine(name); s != nil && name != m.Name {
 			return desired.ServerURL(s.IP)
 		}
+	}
+	if m.Role == config.RoleAgent {
+		return desired.ServerURL(c.lab.Servers()[0].IP)
 	}
 	return desired.APIURL(c.lab)
 }

@@ -38,6 +38,7 @@ type world struct {
 	most    int                         // servers that were at it at once
 	nodes   map[string]string           // what the cluster holds: addresses by name
 	noAPI   bool
+	vip     config.VIPProvider // of the lab's VIP; empty: it has none
 }
 
 func newWorld() *world {
@@ -144,6 +145,9 @@ func (w *world) step(t *testing.T) *converge {
 		t.Fatal(err)
 	}
 	lab := &config.Lab{Network: config.Network{CIDR: netip.MustParsePrefix("192.0.2.0/24")}}
+	if w.vip != "" {
+		lab.Network.VIP, lab.Network.VIPProvider = netip.MustParseAddr("192.0.2.10"), w.vip
+	}
 	for _, name := range []string{"server-1", "server-2", "server-3", "agent-1"} {
 		role := config.RoleServer
 		if name == "agent-1" {
@@ -236,6 +240,39 @@ func TestTheFirstServerJoinsTheOthersWhenItLostItsDatastore(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"start server-1 server: https://192.0.2.12:6443"}, w.log); d != "" {
 		t.Errorf("applied (-want +got):\n%s", d)
+	}
+}
+
+// TestAgentsJoinByAServerWhereTheVIPIsKeptByPods: pods that are there only when the
+// cluster is. Which server that is does not depend on the first one.
+func TestAgentsJoinByAServerWhereTheVIPIsKeptByPods(t *testing.T) {
+	tests := map[string]struct {
+		vip     config.VIPProvider
+		machine func(*world)
+		want    string
+	}{
+		"a new cluster":                 {config.VIPKubeVIP, func(*world) {}, "server: https://192.0.2.11:6443"},
+		"a cluster that runs":           {config.VIPKubeVIP, func(w *world) { w.member("server-2") }, "server: https://192.0.2.12:6443"},
+		"one whose first server is off": {config.VIPKubeVIP, func(w *world) { w.member("server-3"); w.off["server-1"] = true }, "server: https://192.0.2.13:6443"},
+		"no server can be asked": {config.VIPKubeVIP, func(w *world) {
+			w.off["server-1"], w.off["server-2"], w.off["server-3"] = true, true, true
+		}, "server: https://192.0.2.11:6443"},
+		"keepalived needs no cluster first": {config.VIPKeepalived, func(*world) {}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.vip = tt.vip
+			tt.machine(w)
+			_, err := run(t, w)
+			if err != nil && !w.off["server-1"] {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(w.log, func(line string) bool { return strings.Contains(line, "agent-1") })
+			if i < 0 || strings.TrimSpace(strings.SplitAfterN(w.log[i], "agent-1", 2)[1]) != tt.want {
+				t.Errorf("want agent-1 %s in %q", tt.want, w.log)
+			}
+		})
 	}
 }
 

@@ -130,7 +130,9 @@ func (s *session) nodes(names []string) ([]*config.Machine, error) {
 // is a server among them, that is every server. It returns the errors by machine.
 func (c *converge) askFor(ctx context.Context, nodes []*config.Machine) map[string]error {
 	asked := slices.Clone(nodes)
-	if slices.ContainsFunc(nodes, func(m *config.Machine) bool { return m.Role == config.RoleServer }) {
+	if slices.ContainsFunc(nodes, func(m *config.Machine) bool {
+		return m.Role == config.RoleServer || c.lab.Network.VIPProvider == config.VIPKubeVIP // it joins one of them
+	}) {
 		for _, m := range c.lab.Servers() {
 			if !slices.Contains(asked, m) {
 				asked = append(asked, m)
@@ -147,9 +149,7 @@ func (c *converge) askFor(ctx context.Context, nodes []*config.Machine) map[stri
 // node fills in one machine.
 func (c *converge) node(ctx context.Context, m *config.Machine, d *DesiredNode) error {
 	facts, start := c.seen[m.Name], c.beginning()
-	if m.Role != config.RoleServer {
-		start = beginning{}
-	} else if start.unknown != "" && !hasDatastore(facts) {
+	if m.Role == config.RoleServer && start.unknown != "" && !hasDatastore(facts) {
 		return fmt.Errorf("how it finds its cluster is not known: %s", start.unknown)
 	}
 	state, err := c.desired(ctx, m, facts, start)
@@ -157,7 +157,10 @@ func (c *converge) node(ctx context.Context, m *config.Machine, d *DesiredNode) 
 		return err
 	}
 	unit := desired.Unit(m)
-	d.State, d.Unit, d.BegunBy = state, unit, start.bootstrap
+	d.State, d.Unit = state, unit
+	if m.Role == config.RoleServer {
+		d.BegunBy = start.bootstrap
+	}
 	d.Running = facts.Units[unit].Active == "active"
 	return nil
 }

@@ -176,10 +176,11 @@ func (r *rollout) pushImages(ctx context.Context, m *config.Machine, changes []s
 	return nil
 }
 
-// begin waits, for a server, until all servers were asked.
+// begin waits, for a server, until all servers were asked. An agent takes any that
+// is known.
 func (r *rollout) begin(ctx context.Context, m *config.Machine) (beginning, error) {
 	if m.Role != config.RoleServer {
-		return beginning{}, nil
+		return r.beginning(), nil
 	}
 	seen, err := r.facts.wait(ctx)
 	if err != nil {

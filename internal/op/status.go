@@ -7,17 +7,20 @@ import (
 	"time"
 
 	"github.com/k3lab/k3lab/internal/cluster"
+	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/desired"
 )
 
 // Status is the health of a lab's cluster at one moment.
 type Status struct {
 	cluster.Health
-	Lab      string   `json:"lab"`
-	URL      string   `json:"url"`
-	K3s      string   `json:"k3s,omitempty"` // what the binary on a server says of itself
-	Problems []string `json:"problems"`
-	Notes    []string `json:"notes,omitempty"`
+	Lab string `json:"lab"`
+	URL string `json:"url"`
+	K3s string `json:"k3s,omitempty"` // what the binary on a server says of itself
+	// VIPProvider keeps the VIP, where there is one.
+	VIPProvider config.VIPProvider `json:"vip_provider,omitempty"`
+	Problems    []string           `json:"problems"`
+	Notes       []string           `json:"notes,omitempty"`
 }
 
 // Summary is a healthy cluster in one phrase.
@@ -89,6 +92,9 @@ func (s *session) k3sVersion(ctx context.Context) string {
 func (s *session) status(h *cluster.Health, k3s string) *Status {
 	w := s.watch(lookPatience)
 	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), K3s: k3s, Problems: h.Problems()}
+	if h.VIP != nil && s.lab.Manages(config.ManageHA) {
+		st.VIPProvider = s.lab.Network.VIPProvider
+	}
 	if s.lab.K3s.CNI == "none" {
 		st.Problems = nil
 		for i := range h.Members {

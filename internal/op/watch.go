@@ -81,7 +81,10 @@ func (w *watch) Verify(ctx context.Context, r report.Reporter) error {
 func (w *watch) await(ctx context.Context, r report.Reporter) error {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	a := cluster.Await{Observer: w.observer(), Fetch: w.fetch, Accept: w.accept, Interval: lookEvery, MaxRestarts: restartsAllowed}
+	vip := vipWait{lab: w.lab, now: time.Now, version: func() string { return w.k3sVersion(ctx) }}
+	a := cluster.Await{
+		Observer: w.observer(), Fetch: w.fetch, Accept: w.accept, Finally: vip.look, Interval: lookEvery, MaxRestarts: restartsAllowed,
+	}
 	health, err := a.Run(ctx, r)
 	if err == nil {
 		w.health = health
@@ -118,9 +121,13 @@ func (w *watch) memberSince(ctx context.Context, name, boot string) error {
 }
 
 func (w *watch) observer() *cluster.Observer {
-	return &cluster.Observer{
-		Lab: w.lab, Machines: onMachines{w.fleet}, Unit: desired.Unit, URLs: apiURLs(w.lab), Kubeconfig: w.kept(),
+	o := &cluster.Observer{
+		Lab: w.lab, Machines: onMachines{w.fleet}, Unit: desired.Unit, URLs: apiURLs(w.lab), Kubeconfig: w.kept(), VIP: w.lab.Network.VIP,
 	}
+	if w.lab.Network.VIPProvider == config.VIPKubeVIP {
+		o.VIPApp = desired.KubeVIPApp
+	}
+	return o
 }
 
 // kept is the workspace's kubeconfig, or nothing.

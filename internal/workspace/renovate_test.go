@@ -39,8 +39,8 @@ func renovated(t *testing.T) (renovate, string, *config.Lab) {
 	if err := json.Unmarshal(text, &rules); err != nil {
 		t.Fatal(err)
 	}
-	if len(rules.CustomManagers) != 1 || len(rules.PackageRules) != 1 {
-		t.Fatalf("%d managers, %d rules, want one of each", len(rules.CustomManagers), len(rules.PackageRules))
+	if len(rules.CustomManagers) != 2 || len(rules.PackageRules) != 1 {
+		t.Fatalf("%d managers, %d rules, want 2 and 1", len(rules.CustomManagers), len(rules.PackageRules))
 	}
 	settings, err := os.ReadFile(d.Path("ansible/group_vars/all.yaml"))
 	if err != nil {
@@ -75,6 +75,36 @@ func TestRenovateFindsTheVersionOfK3s(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{want[0]["depName"]}, rules.PackageRules[0].MatchDepNames); diff != "" {
 		t.Errorf("the rule is for (-want +got):\n%s", diff)
+	}
+}
+
+// TestRenovateFindsTheImageOfKubeVIP: also where it comes from a registry with a
+// port, and is pinned by its digest.
+func TestRenovateFindsTheImageOfKubeVIP(t *testing.T) {
+	rules, _, _ := renovated(t)
+	manager := rules.CustomManagers[1]
+	pattern := strings.TrimSuffix(strings.TrimPrefix(manager.ManagerFilePatterns[0], "/"), "/")
+	if !regexp.MustCompile(pattern).MatchString("terraform/vars/network.yaml") {
+		t.Errorf("%s does not match the file of the settings", pattern)
+	}
+	digest := "sha256:" + strings.Repeat("ab", 32)
+	for line, want := range map[string][]string{
+		"vip_image: ghcr.io/kube-vip/kube-vip:v1.2.3":                              {"ghcr.io/kube-vip/kube-vip", "v1.2.3", ""},
+		`vip_image: "registry.home:5000/kube-vip:v1.2.3@` + digest + `"`:           {"registry.home:5000/kube-vip", "v1.2.3", digest},
+		"vip_image: registry.home:5000/kube-vip@" + digest:                         nil,
+		"# vip_image: ghcr.io/kube-vip/kube-vip:v1.2.3 is what k3lab takes anyway": nil,
+	} {
+		re := regexp.MustCompile(manager.MatchStrings[0])
+		m := re.FindStringSubmatch("vip: 192.0.2.10\n" + line + "\ncidr: 192.0.2.0/24\n")
+		var got []string
+		for _, name := range []string{"depName", "currentValue", "currentDigest"} {
+			if m != nil {
+				got = append(got, m[re.SubexpIndex(name)])
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
+		}
 	}
 }
 

@@ -92,6 +92,7 @@ func TestCluster(t *testing.T) {
 	l.phase("the cluster gets a new token", func(t *testing.T) { newToken(t, l) })
 	l.phase("the machines get a new key", func(t *testing.T) { newLoginKey(t, l) })
 	l.phase("secrets are only where they belong", func(t *testing.T) { canaries.search(t, l) })
+	l.phase("no address, nothing that keeps it", func(t *testing.T) { noVIP(t, l) })
 	l.phase("destroy removes the machines", func(t *testing.T) {
 		l.exit(0, "destroy", "--name", l.name)
 		var vms []vm
