@@ -103,6 +103,10 @@ func (r *ruleset) input() {
 // comes from its node's address, because flannel hides it behind that.
 func (r *ruleset) fromNodes() {
 	r.line("\tchain from_nodes {")
+	// Where nothing has followed connections before, the answer on one that is open
+	// may come first, and looks like a beginning: streams of etcd stalled for that
+	// until K3s gave up. To who has no such connection the kernel says no.
+	r.rule("connections from before the firewall", "ct state new tcp flags & (fin | syn | rst | ack) == ack accept")
 	r.rule("kubelet and metrics", "tcp dport { %s } accept", r.kubernetesPorts())
 	switch flannelBackend(r.lab) {
 	case "vxlan":

@@ -34,6 +34,9 @@ type Machine struct {
 	DNSServers []netip.Addr
 	Timezone   string // empty: not known
 	Keepalived bool   // it runs here
+	// Variables are the names of those in K3s's environment that are no settings of
+	// K3s and change what it does, in their order.
+	Variables []string
 	// Token is what nodes join with, and Kubeconfig the administrator's: servers
 	// only. Both are secret.
 	Token      string
@@ -169,6 +172,7 @@ func (a answers) started(name string, m *Machine) error {
 	if err != nil {
 		return fault.New(fault.Invalid, name, "", "%w", err)
 	}
+	m.Variables = further(strings.Split(a["environ "+unit], "\x00"))
 	if file := m.Settings.Text("config"); file != "" && file != "/etc/rancher/k3s/config.yaml" {
 		return fault.New(fault.Invalid, name, "move it to /etc/rancher/k3s/config.yaml", "its settings are in %s, and k3lab reads K3s's own place only", file)
 	}

@@ -16,7 +16,7 @@ func server() answers {
 	return answers{
 		"hostname": "alpha\n", "arch": "x86_64\n", "active k3s": "active\n", "sha256": "abcd\n",
 		"command k3s": `{"type":"a(sasbttttuii)","data":[["/usr/local/bin/k3s",["/usr/local/bin/k3s","server","--cluster-init","--disable","traefik"],false,0,0,0,0,0,0,0]]}`,
-		"environ k3s": "PATH=/usr/bin\x00K3S_TOKEN=s3cret\x00",
+		"environ k3s": "PATH=/usr/bin\x00no_proxy=10.0.0.0/8\x00K3S_TOKEN=s3cret\x00CONTAINERD_HTTP_PROXY=http://192.0.2.3\x00",
 		"version":     "k3s version v1.36.3+k3s1 (66a14f0e)\ngo version go1.26.8\n",
 		"config":      "tls-san: k3s.lan\n\x00",
 		"config.d":    "kubelet-arg: [v=2]\netcd-s3-session-token: s3cret\n\x00tls-san+: [b.lan]\n\x00",
@@ -43,6 +43,7 @@ func TestMachine(t *testing.T) {
 		},
 		Datastore: Etcd, Encrypted: true, Timezone: "Europe/Zurich", Token: "s3cret", Kubeconfig: []byte("apiVersion: v1\n"),
 		Addresses: []Address{{"eth0", "BC:24:11:00:00:01", netip.MustParsePrefix("192.0.2.31/24")}},
+		Variables: []string{"CONTAINERD_HTTP_PROXY", "no_proxy"},
 		Gateway:   netip.MustParseAddr("192.0.2.1"), DNSServers: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {

@@ -83,6 +83,22 @@ var environment = map[string]string{
 	"K3S_CONFIG_FILE": "config", "K3S_VPN_AUTH": "vpn-auth", "K3S_VPN_AUTH_FILE": "vpn-auth-file",
 }
 
+// further are the names of variables by which proxies, credentials and Go's own
+// behaviour are given to K3s and to its containerd.
+func further(env []string) []string {
+	var names []string
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		upper := strings.ToUpper(name)
+		if value != "" && (strings.HasSuffix(upper, "_PROXY") || strings.HasPrefix(upper, "AWS_") ||
+			slices.Contains([]string{"GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT"}, upper)) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // settings weighs them as K3s does: the command line over the files, a later file
 // over an earlier one, the files over the environment. args begin after
 // "server" or "agent".

@@ -90,6 +90,16 @@ func (t *Terraform) place(d tfjson.Diagnostic, all string) place {
 	return p
 }
 
+// keptVM is a machine k3lab did not make, which the plan would destroy.
+func keptVM(p place, m []string) error {
+	address, object := "ADDRESS, as terraform state list shows it", p.object
+	if m[1] != "" {
+		address, object = "'"+m[1]+"'", m[2]
+	}
+	return fault.New(fault.Invalid, object, "remove it in Proxmox, or have Terraform forget it: terraform -chdir=terraform state rm "+address,
+		"k3lab did not make this VM and does not destroy it")
+}
+
 func rules() []rule {
 	says := func(pattern string, explain func(p place, m []string) error) rule {
 		return rule{regexp.MustCompile(`(?is)` + pattern), explain}
@@ -115,8 +125,7 @@ func rules() []rule {
 				"wait for it to end; if it was killed: terraform -chdir=terraform force-unlock "+m[1],
 				"locked by %s (terraform %s since %s)", m[3], strings.ToLower(m[2]), m[4])
 		}),
-		says(`Instance cannot be destroyed`, failed(fault.Invalid, "remove it in Proxmox, or have Terraform forget it: terraform -chdir=terraform state rm ADDRESS, as terraform state list shows it",
-			"k3lab did not make this VM and does not destroy it")),
+		says(`Instance cannot be destroyed(?:.*?Resource (\S+\.adopted\["([^"]+)"\]) has)?`, keptVM),
 		says(`saved plan is stale`, failed(fault.Failed, "the same command again", "the state has changed since the plan was made")),
 		says(`HTTP 401|401 (?:authentication failure|no such|invalid token|permission denied)|invalid PVE ticket|failed to authenticate`, func(p place, _ []string) error { return wrongToken(p.endpoint) }),
 		says(`must provide either user credentials, an API token`, func(p place, _ []string) error { return noToken(p.endpoint) }),

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-version"
 
 	"github.com/k3lab/k3lab/internal/config"
+	"github.com/k3lab/k3lab/internal/desired"
 	"github.com/k3lab/k3lab/internal/existing"
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/release"
@@ -270,6 +271,10 @@ func (i *importing) machine(n *found) workspace.ImportedMachine {
 			m.Labels = map[string]string{}
 		}
 		m.Labels[key] = value
+	}
+	if len(n.Variables) > 0 {
+		i.notice("%s: K3s gets %s from its unit's environment. Before k3s is managed, move that to a drop-in: systemctl edit %s", n.Name,
+			strings.Join(n.Variables, ", "), strings.TrimSuffix(desired.Unit(&config.Machine{Role: n.Role}), ".service"))
 	}
 	if n.Hostname != n.Name {
 		i.notice("%s: its host name is %s. Once os is managed it is called like its node.", n.Name, n.Hostname)

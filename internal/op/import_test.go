@@ -116,6 +116,11 @@ func TestImportedSettings(t *testing.T) {
 			func(*workspace.Imported) {},
 			[]string{"w: its host name is worker. Once os is managed it is called like its node."},
 		},
+		"a proxy": {
+			func(i *importing) { i.nodes[3].Variables = []string{"HTTPS_PROXY", "NO_PROXY"} },
+			func(*workspace.Imported) {},
+			[]string{"w: K3s gets HTTPS_PROXY, NO_PROXY from its unit's environment. Before k3s is managed, move that to a drop-in: systemctl edit k3s-agent"},
+		},
 		"a VM": {
 			func(i *importing) {
 				vm := pve.Hardware{VM: pve.VM{ID: 107, Node: "pve1"}, Cores: 2, MemoryMiB: 4096, OnBoot: true}

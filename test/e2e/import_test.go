@@ -27,21 +27,37 @@ type byHand struct {
 	key string // private key
 }
 
+// byHandNode is a machine of such a cluster.
+type byHandNode struct {
+	name string
+	vmid int
+	ip   string // its last byte
+	unit string
+}
+
+var byHandNodes = []byHandNode{
+	{"alpha", 301, "31", "k3s"}, {"beta", 302, "32", "k3s-agent"}, {"gamma", 303, "33", "k3s"}, {"delta", 304, "34", "k3s"},
+}
+
 // TestImport takes over a cluster that was there before, and then one part of it.
 func TestImport(t *testing.T) {
 	h := newByHand(t, "k3lab-import")
-	h.vm("alpha", 301, "31")
-	h.vm("beta", 302, "32")
-	h.k3s("31", "k3s", "K3S_TOKEN='handmade'", "server", "--cluster-init", "--disable", "traefik", "--write-kubeconfig-mode", "644", "--tls-san", "k3s.home.arpa")
-	h.k3s("32", "k3s-agent", "K3S_TOKEN='handmade'\nK3S_URL='https://"+h.net+".31:6443'", "agent", "--node-label", "disk=ssd")
-	for ip, unit := range map[string]string{"31": "k3s", "32": "k3s-agent"} {
-		eventually(t, 2*time.Minute, unit+" is up", func() bool {
-			return exec.Command("ssh", h.login(ip, "systemctl", "is-active", "--quiet", unit)...).Run() == nil
-		})
+	for _, n := range byHandNodes {
+		h.vm(n.name, n.vmid, n.ip)
 	}
-	eventually(t, time.Minute, "both nodes are ready", func() bool {
+	first := "K3S_TOKEN='handmade'\nK3S_URL='https://" + h.net + ".31:6443'"
+	h.k3s("31", "k3s", "K3S_TOKEN='handmade'", "server", "--cluster-init", "--disable", "traefik", "--write-kubeconfig-mode", "644", "--tls-san", "k3s.home.arpa")
+	h.up(byHandNodes[0])
+	h.k3s("32", "k3s-agent", first, "agent", "--node-label", "disk=ssd")
+	for _, ip := range []string{"33", "34"} { // one after the other, as etcd takes learners
+		h.k3s(ip, "k3s", first, "server", "--disable", "traefik", "--write-kubeconfig-mode", "644", "--tls-san", "k3s.home.arpa")
+	}
+	for _, n := range byHandNodes {
+		h.up(n)
+	}
+	eventually(t, time.Minute, "all nodes are ready", func() bool {
 		out, err := exec.Command("ssh", h.login("31", "sudo", "k3s", "kubectl", "get", "nodes", "--no-headers")...).Output()
-		return err == nil && strings.Count(string(out), " Ready ") == 2
+		return err == nil && strings.Count(string(out), " Ready ") == len(byHandNodes)
 	})
 	before := h.state()
 	s := h.sandbox()
@@ -65,7 +81,7 @@ func TestImport(t *testing.T) {
 	}
 	slices.Sort(planned)
 	want := []string{
-		"alpha: update", "beta: update", "home: create pool", "this workspace: create file .k3lab/kubeconfig",
+		"alpha: update", "beta: update", "delta: update", "gamma: update", "home: create pool", "this workspace: create file .k3lab/kubeconfig",
 		"workspace: create ansible/inventory/hosts.ini", "workspace: create output machines",
 		"workspace: create output ssh_fingerprint", "workspace: create ssh key",
 	}
@@ -79,10 +95,32 @@ func TestImport(t *testing.T) {
 	if changes := h.plan(0); len(changes) != 0 {
 		t.Errorf("plan after it: %v", describe(changes))
 	}
-	if out := h.exit(0, "status"); !strings.Contains(out, "1 of 1 servers vote, 2 of 2 nodes ready") {
+	if out := h.exit(0, "status"); !strings.Contains(out, "3 of 3 servers vote, 4 of 4 nodes ready") {
 		t.Errorf("status:\n%s", out)
 	}
 	h.oneFeature(before)
+	h.notDestroyed(h.state())
+}
+
+// up waits until K3s is up on a machine.
+func (h *byHand) up(n byHandNode) {
+	h.t.Helper()
+	eventually(h.t, 3*time.Minute, "K3s is up on "+n.name, func() bool {
+		return exec.Command("ssh", h.login(n.ip, "systemctl", "is-active", "--quiet", n.unit)...).Run() == nil
+	})
+}
+
+// notDestroyed has the lab destroyed: not the machines, which were there before it.
+func (h *byHand) notDestroyed(before map[string]string) {
+	out := h.exit(3, "destroy", "--name", filepath.Base(h.dir))
+	for _, n := range byHandNodes {
+		if want := n.name + ": k3lab did not make this VM and does not destroy it"; !strings.Contains(out, want) {
+			h.t.Errorf("%q is not said:\n%s", want, out)
+		}
+	}
+	if d := cmp.Diff(before, h.state()); d != "" {
+		h.t.Errorf("a destroy that was refused changed machines (-before +after):\n%s", d)
+	}
 }
 
 // oneFeature has the firewall managed: it comes, and K3s goes on as it was.
@@ -229,16 +267,17 @@ ExecStart=/usr/local/bin/k3s %s
 func (h *byHand) state() map[string]string {
 	h.t.Helper()
 	out := map[string]string{}
-	for ip, unit := range map[string]string{"31": "k3s", "32": "k3s-agent"} {
+	for _, n := range byHandNodes {
+		ip, unit := n.ip, n.unit
 		out[ip+" process"] = h.script(ip, "systemctl show --property=MainPID,ActiveEnterTimestamp "+unit, nil)
 		out[ip+" boot"] = h.script(ip, "cat /proc/1/stat | cut -d \" \" -f 22", nil)
 		out[ip+" files"] = h.script(ip, "sha256sum /etc/systemd/system/k3s*.service* /usr/local/bin/k3s /etc/hostname; find /etc/rancher -type f | sort | grep -v config.yaml.d | xargs sha256sum", nil)
 	}
-	for _, id := range []string{"301", "302"} {
+	for _, n := range byHandNodes {
 		var config map[string]any
-		h.api.call("GET", "/nodes/pve1/qemu/"+id+"/config", &config)
+		h.api.call("GET", "/nodes/pve1/qemu/"+itoa(n.vmid)+"/config", &config)
 		delete(config, "digest")
-		out["vm "+id] = fmt.Sprint(config)
+		out["vm "+n.name] = fmt.Sprint(config)
 	}
 	return out
 }
