@@ -79,6 +79,9 @@ func shown(c step.Change, diff bool) string {
 		return "    ? deferred: " + c.Deferred + "\n"
 	}
 	text := "    " + sign(c.Action) + " " + describe(c) + "\n"
+	for _, lost := range c.Destroys {
+		text += "        " + lipgloss.NewStyle().Foreground(lipgloss.Red).Render("its data is lost for good: "+lost) + "\n"
+	}
 	if diff {
 		text += unified(c)
 	}

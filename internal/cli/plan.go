@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,15 +28,16 @@ func (a *app) planCommand() *cobra.Command {
 			opts.Dir, opts.Reporter = a.dir, view
 			plan, err := op.Plan(c.Context(), opts)
 			view.Close()
-			if err != nil {
-				return err
+			refused := err // what could be planned is shown all the same
+			if refused != nil && plan == nil {
+				return refused
 			}
 			if a.json {
 				err = writeJSON(a.Out, map[string]any{"changes": nonNil(plan.Changes())})
 			} else {
 				err = writePlan(a.Out, plan.Changes(), diff)
 			}
-			if err != nil {
+			if err := cmp.Or(err, refused); err != nil {
 				return err
 			}
 			if !plan.Empty() {

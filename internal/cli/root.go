@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -101,7 +102,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.initCommand(), a.importCommand(), a.validateCommand(), a.fmtCommand(), a.envCommand(),
 		a.lockCommand(), a.planCommand(), a.upCommand(), a.desiredCommand(), a.statusCommand(), a.kubeconfigCommand(),
-		a.sshCommand(), a.osCommand(), a.secretsCommand(), a.resetCommand(), a.destroyCommand(), a.sandboxCommand(),
+		a.appsCommand(), a.sshCommand(), a.osCommand(), a.secretsCommand(), a.resetCommand(), a.destroyCommand(), a.sandboxCommand(),
 	)
 	refuseUnknown(root)
 	for _, c := range root.Commands() {
@@ -124,7 +125,9 @@ func refuseUnknown(c *cobra.Command) {
 		}
 		hint := c.CommandPath() + " --help"
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = c.CommandPath() + " " + near[0]
+			// People rarely miss the first letter.
+			same := slices.IndexFunc(near, func(n string) bool { return n[0] == args[0][0] })
+			hint = c.CommandPath() + " " + near[max(same, 0)]
 		}
 		return fault.New(fault.Failed, "", hint, "there is no command %q", c.CommandPath()+" "+args[0])
 	}

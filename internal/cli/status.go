@@ -127,6 +127,12 @@ func writeStatus(w io.Writer, s *op.Status) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if len(s.Apps) > 0 {
+		text.WriteString("\n")
+		if err := writeApps(&text, s.Apps); err != nil {
+			return err
+		}
+	}
 	if len(s.Problems) == 0 {
 		fmt.Fprintf(&text, "\nHealthy: %s, API at %s\n", s.Summary(), s.URL)
 	} else {

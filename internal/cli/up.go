@@ -16,7 +16,7 @@ import (
 
 func (a *app) upCommand() *cobra.Command {
 	var opts op.UpOptions
-	var yes bool
+	var yes, deleteVolumes bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Make the lab what the settings say",
@@ -30,7 +30,7 @@ func (a *app) upCommand() *cobra.Command {
 			}
 			view := a.view()
 			opts.Dir, opts.Reporter = a.dir, view
-			opts.Confirm = a.confirming(c.Context(), view, yes)
+			opts.Confirm = a.sparing(c.Context(), view, yes, deleteVolumes)
 			result, err := op.Up(c.Context(), opts)
 			view.Close()
 			if err != nil {
@@ -43,6 +43,7 @@ func (a *app) upCommand() *cobra.Command {
 	layerFlag(c, &opts.LabOptions)
 	a.addJSON(c, "print events as JSON lines")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	deleteVolumesFlag(c, &deleteVolumes)
 	c.Flags().DurationVar(&opts.Timeout, "timeout", op.DefaultTimeout, "how long to wait for machines to boot, and then for the cluster to be whole")
 	return c
 }

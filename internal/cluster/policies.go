@@ -164,7 +164,7 @@ func compare(ctx context.Context, o *unstructured.Unstructured, in dynamic.Resou
 		return nil, fault.New(fault.Invalid, "kubernetes/policies", "kubectl apply --server-side --dry-run=server -k kubernetes/policies", "%s: %w", name, err)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", name, err)
-	case d == nil:
+	case d.None():
 		return nil, nil
 	}
 	return &PolicyChange{Name: name, Action: d.Action, Before: d.Before, After: d.After, object: o, in: in}, nil

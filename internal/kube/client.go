@@ -4,11 +4,13 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -81,4 +83,17 @@ func New(kubeconfig []byte, url string) (*Client, error) {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
 	return c, nil
+}
+
+// Version is what the API says of itself.
+func (c *Client) Version(ctx context.Context) (*version.Info, error) {
+	var out version.Info
+	raw, err := c.Core.Discovery().RESTClient().Get().AbsPath("/version").DoRaw(ctx)
+	if err == nil {
+		err = json.Unmarshal(raw, &out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("api: version: %w", err)
+	}
+	return &out, nil
 }

@@ -2,12 +2,14 @@ package op
 
 import (
 	"context"
+	"errors"
 
 	"github.com/k3lab/k3lab/internal/step"
 )
 
 // Plan returns every change that Up would make. It changes nothing on Proxmox
-// or the machines.
+// or the machines. Where apps are refused, that is the error, and the plan holds
+// the changes of everything else all the same.
 func Plan(ctx context.Context, opts LabOptions) (_ step.Plan, err error) {
 	s, err := open(opts)
 	if err != nil {
@@ -23,5 +25,15 @@ func Plan(ctx context.Context, opts LabOptions) (_ step.Plan, err error) {
 	if err := s.lock("plan"); err != nil {
 		return nil, err
 	}
-	return s.steps(s.watch(DefaultTimeout)).Plan(ctx, opts.Reporter)
+	steps := s.steps(s.watch(DefaultTimeout))
+	plan, err := steps.Plan(ctx, opts.Reporter)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range steps {
+		if p, ok := st.(*applications); ok {
+			err = errors.Join(err, p.Refused())
+		}
+	}
+	return plan, err
 }

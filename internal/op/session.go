@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/k3lab/k3lab/internal/apps"
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/fleet"
@@ -31,10 +32,11 @@ const (
 	LayerInfra    = "infra"
 	LayerPlatform = "platform"
 	LayerCluster  = "cluster"
+	LayerApps     = apps.Layer
 )
 
 // Layers are all layers, from the lowest up.
-func Layers() []string { return []string{LayerInfra, LayerPlatform, LayerCluster} }
+func Layers() []string { return []string{LayerInfra, LayerPlatform, LayerCluster, LayerApps} }
 
 // LabOptions are what every operation on a lab takes.
 type LabOptions struct {
@@ -144,6 +146,7 @@ func (s *session) steps(watch *watch) step.Sequence {
 		LayerInfra:    {provision{infra.Provision(s.infra), s}},
 		LayerPlatform: s.platform(watch.timeout),
 		LayerCluster:  {watch, policies{s, watch}},
+		LayerApps:     {&applications{session: s, watch: watch}},
 	}
 	var steps step.Sequence
 	for _, l := range Layers() {

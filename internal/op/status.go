@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/k3lab/k3lab/internal/apps"
 	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/desired"
@@ -21,6 +22,8 @@ type Status struct {
 	VIPProvider config.VIPProvider `json:"vip_provider,omitempty"`
 	Problems    []string           `json:"problems"`
 	Notes       []string           `json:"notes,omitempty"`
+	// Apps is empty where the workspace keeps none.
+	Apps []apps.State `json:"apps,omitempty"`
 }
 
 // Summary is a healthy cluster in one phrase.
@@ -54,7 +57,25 @@ func ReadStatus(ctx context.Context, opts LabOptions) (_ *Status, err error) {
 	}
 	says := make(chan string, 1)
 	go func() { says <- s.k3sVersion(ctx) }()
-	return s.status(o.Look(ctx), <-says), nil
+	applications := make(chan []apps.State, 1)
+	var unasked error
+	go func() {
+		defer close(applications)
+		var states []apps.State
+		states, unasked = s.appStates(ctx)
+		applications <- states
+	}()
+	st := s.status(o.Look(ctx), <-says)
+	st.Apps = <-applications
+	for _, a := range st.Apps {
+		if a.Problem != "" {
+			st.Problems = append(st.Problems, "app "+a.App+": "+a.Problem)
+		}
+	}
+	if unasked != nil && len(st.Problems) == 0 {
+		st.Problems = append(st.Problems, unasked.Error())
+	}
+	return st, nil
 }
 
 // AwaitHealth waits until the cluster is whole, or with a name until that member

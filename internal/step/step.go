@@ -30,14 +30,16 @@ const (
 // Change is one difference between what is observed and what is desired. None
 // of its texts ever holds a secret.
 type Change struct {
-	Layer    string `json:"layer"`              // infra, platform, apps
-	Object   string `json:"object"`             // a machine, or what the layer calls it
-	Resource string `json:"resource"`           // e.g. "file /etc/rancher/k3s/config.yaml"; empty when Object says it all
-	Action   Action `json:"action"`             // what will be done
-	Detail   string `json:"detail,omitempty"`   // one line
-	Before   string `json:"before,omitempty"`   // text before
-	After    string `json:"after,omitempty"`    // text after
-	Deferred string `json:"deferred,omitempty"` // why it can't be known before an earlier step is applied; empty when known
+	Layer    string `json:"layer"`            // infra, platform, apps
+	Object   string `json:"object"`           // a machine, or what the layer calls it
+	Resource string `json:"resource"`         // e.g. "file /etc/rancher/k3s/config.yaml"; empty when Object says it all
+	Action   Action `json:"action"`           // what will be done
+	Detail   string `json:"detail,omitempty"` // one line
+	Before   string `json:"before,omitempty"` // text before
+	After    string `json:"after,omitempty"`  // text after
+	// Destroys names data that is lost for good with the change: volumes, mostly.
+	Destroys []string `json:"destroys,omitempty"`
+	Deferred string   `json:"deferred,omitempty"` // why it can't be known before an earlier step is applied; empty when known
 }
 
 // Writer is the permission to change something, and the way to report it. Only

@@ -74,6 +74,7 @@ func TestCluster(t *testing.T) {
 	l.phase("drift is named and mended", func(t *testing.T) { drift(t, l) })
 	l.phase("people may do what their role says", func(t *testing.T) { people(t, l) })
 	l.phase("policies are kept as the files say", func(t *testing.T) { policies(t, l) })
+	l.phase("apps are kept as their folders say", func(t *testing.T) { applications(t, l) })
 	l.phase("security is checked on what is there", func(t *testing.T) { security(t, l) })
 	l.phase("the firewall lets through what it must", func(t *testing.T) { firewallHolds(t, l) })
 	l.phase("traffic of pods goes where it may", func(t *testing.T) { pods(t, l) })
