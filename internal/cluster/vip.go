@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +27,7 @@ type VIP struct {
 	Address string   `json:"address"`
 	Holders []string `json:"holders"`           // servers that have it: one, but for moments
 	Problem string   `json:"problem,omitempty"` // why the API does not answer there; empty where it does
-	Pods    []VIPPod `json:"pods,omitempty"`    // that keep it, looked at where there is a problem
+	Pods    []VIPPod `json:"pods,omitempty"`    // that keep it, where pods do
 }
 
 // VIPPod is one of the pods that keep the VIP.
@@ -45,6 +46,11 @@ const (
 // Coming reports whether a pod that keeps the VIP is just being made.
 func (v *VIP) Coming() bool {
 	return slices.ContainsFunc(v.Pods, func(p VIPPod) bool { return p.State == podComing })
+}
+
+// Failing are the pods that could not take the VIP now.
+func (v *VIP) Failing() []VIPPod {
+	return slices.DeleteFunc(slices.Clone(v.Pods), func(p VIPPod) bool { return p.State == podReady })
 }
 
 // String is the problem with what is known about it.
@@ -78,18 +84,15 @@ func (o *Observer) vip(ctx context.Context) *VIP {
 		v.Problem = "no kubeconfig yet"
 		return v
 	}
-	err := readyAt(ctx, o.Kubeconfig, o.URLs[0])
-	if err == nil {
-		return v
+	var wait sync.WaitGroup
+	if o.VIPApp != "" {
+		// Where the API does not tell, they are not known.
+		wait.Go(func() { v.Pods, _ = o.vipPods(ctx) })
 	}
-	v.Problem = cause(err)
-	if o.VIPApp == "" {
-		return v
+	if err := readyAt(ctx, o.Kubeconfig, o.URLs[0]); err != nil {
+		v.Problem = cause(err)
 	}
-	pods, err := o.vipPods(ctx)
-	if err == nil {
-		v.Pods = pods
-	}
+	wait.Wait()
 	return v
 }
 

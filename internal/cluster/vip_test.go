@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k3lab/k3lab/internal/cluster"
 )
 
 const anyKubeconfig = `apiVersion: v1
@@ -81,8 +83,10 @@ func TestLookAtTheVIP(t *testing.T) {
 		holders []string
 		want    []string // of the problems
 		coming  bool
+		failing []cluster.VIPPod // told where it answers
 	}{
-		"it answers": {ready: http.StatusOK, app: "vip", holders: []string{"server-2"}},
+		"it answers": {ready: http.StatusOK, app: "vip", holders: []string{"server-2"}, failing: []cluster.VIPPod{{Node: "server-3", State: "Pending"}},
+			pods: []corev1.Pod{pod("server-2", ready), pod("server-3", corev1.PodStatus{Phase: corev1.PodPending})}},
 		"who has it is not ready": {ready: dead, holders: []string{"server-1"}, want: []string{
 			"vip: the API does not answer at 192.0.2.10, which server-1 has: the server is currently unable to handle the request",
 		}},
@@ -110,7 +114,7 @@ func TestLookAtTheVIP(t *testing.T) {
 			}
 			at := "http://127.0.0.1:1"
 			if tt.ready != 0 {
-				at = apiAt(t, tt.ready)
+				at = apiAt(t, tt.ready, tt.pods...)
 			}
 			o := observer(w)
 			o.VIP, o.VIPApp, o.Kubeconfig = netip.MustParseAddr("192.0.2.10"), tt.app, []byte(anyKubeconfig)
@@ -127,6 +131,9 @@ func TestLookAtTheVIP(t *testing.T) {
 			}
 			if d := cmp.Diff(tt.holders, h.VIP.Holders); d != "" {
 				t.Errorf("holders (-want +got):\n%s", d)
+			}
+			if h.VIP.Problem == "" && !cmp.Equal(tt.failing, h.VIP.Failing()) {
+				t.Errorf("failing: %v, want %v", h.VIP.Failing(), tt.failing)
 			}
 			if h.VIP.Coming() != tt.coming {
 				t.Errorf("coming: %v, want %v", h.VIP.Coming(), tt.coming)

@@ -115,6 +115,7 @@ func (s *session) status(h *cluster.Health, k3s string) *Status {
 	st := &Status{Health: *h, Lab: s.lab.Name, URL: desired.APIURL(s.lab), K3s: k3s, Problems: h.Problems()}
 	if h.VIP != nil && s.lab.Manages(config.ManageHA) {
 		st.VIPProvider = s.lab.Network.VIPProvider
+		st.Notes = vipNotes(h.VIP)
 	}
 	if s.lab.K3s.CNI == "none" {
 		st.Problems = nil

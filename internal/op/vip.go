@@ -1,6 +1,7 @@
 package op
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/k3lab/k3lab/internal/cluster"
@@ -53,4 +54,17 @@ func (v *vipWait) fault(vip *cluster.VIP) error {
 			kubectl+"addon,daemonset "+desired.KubeVIPApp, "%s; K3s says it is %s", vip, v.version())
 	}
 	return fault.New(fault.Unhealthy, "", kubectl+"pods -l app.kubernetes.io/name="+desired.KubeVIPApp, "%s", vip)
+}
+
+// vipNotes are what does not keep the API away from the VIP, and would where its
+// holder fails.
+func vipNotes(vip *cluster.VIP) []string {
+	if vip.Problem != "" {
+		return nil // which names them
+	}
+	var out []string
+	for _, p := range vip.Failing() {
+		out = append(out, fmt.Sprintf("kube-vip does not run on %s (%s): that server cannot take the VIP", p.Node, p.State))
+	}
+	return out
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/k3lab/k3lab/internal/cluster"
 	"github.com/k3lab/k3lab/internal/config"
 	"github.com/k3lab/k3lab/internal/fault"
@@ -76,5 +78,23 @@ func TestTheVIPIsWaitedFor(t *testing.T) {
 				return
 			}
 		})
+	}
+}
+
+// TestPodsThatCouldNotTakeTheVIPAreTold: also while the API answers there.
+func TestPodsThatCouldNotTakeTheVIPAreTold(t *testing.T) {
+	vip := &cluster.VIP{Address: "192.0.2.10", Pods: []cluster.VIPPod{
+		{Node: "server-1", State: "ready"}, {Node: "server-2", State: "ImagePullBackOff"}, {Node: "server-3", State: "Pending"},
+	}}
+	want := []string{
+		"kube-vip does not run on server-2 (ImagePullBackOff): that server cannot take the VIP",
+		"kube-vip does not run on server-3 (Pending): that server cannot take the VIP",
+	}
+	if d := cmp.Diff(want, vipNotes(vip)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	vip.Problem = "connection refused"
+	if notes := vipNotes(vip); notes != nil {
+		t.Errorf("said twice: %v", notes)
 	}
 }
