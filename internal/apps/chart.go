@@ -25,8 +25,9 @@ type release struct {
 	name      string
 	namespace string
 	values    map[string]any
-	needs     []string // names of releases
-	missing   []string // apps that are needed and cannot be read
+	origin    map[string]string // the file each first key of values comes from
+	needs     []string          // names of releases
+	missing   []string          // apps that are needed and cannot be read
 	// plainObjects says that there is no chart: its version means nothing.
 	plainObjects bool
 	// load reads the chart anew each time: rendering changes what it is given.
@@ -77,6 +78,7 @@ func (a *App) releases(root string) ([]*release, error) {
 	}
 	at := a.Spec.Chart
 	switch {
+	case a.got != "":
 	case at != "":
 	case has("Chart.yaml"):
 		at = "."
@@ -89,14 +91,19 @@ func (a *App) releases(root string) ([]*release, error) {
 		}
 		return []*release{r}, nil
 	}
-	values, err := a.values(dir)
+	values, origin, err := a.values(dir)
 	if err != nil {
 		return nil, err
 	}
 	from := filepath.Join(dir, filepath.FromSlash(at))
-	r := &release{app: a, name: a.Name, namespace: a.Spec.Namespace, values: values, load: func() (*chart.Chart, error) { return a.local(at, from) }}
-	if _, err := r.load(); err != nil {
-		return nil, err
+	if a.got != "" {
+		from = a.got
+	}
+	r := &release{app: a, name: a.Name, namespace: a.Spec.Namespace, values: values, origin: origin, load: func() (*chart.Chart, error) { return a.local(at, from) }}
+	if a.Spec.Repository == "" || a.got != "" {
+		if _, err := r.load(); err != nil {
+			return nil, err
+		}
 	}
 	out := []*release{r}
 	if has("manifests") {
@@ -136,23 +143,26 @@ func missing(c *chart.Chart) []string {
 
 // values are those of values.yaml, and over them those of values.user.yaml. In a
 // chart's own folder values.yaml is the chart's.
-func (a *App) values(dir string) (map[string]any, error) {
-	out := map[string]any{}
+func (a *App) values(dir string) (values map[string]any, origin map[string]string, err error) {
+	out, origin := map[string]any{}, map[string]string{}
 	for _, name := range []string{"values.yaml", "values.user.yaml"} {
 		src, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path.Join(a.Dir, name), err)
+			return nil, nil, fmt.Errorf("%s: %w", path.Join(a.Dir, name), err)
 		}
 		v, err := common.ReadValues(src)
 		if err != nil {
-			return nil, fault.New(fault.Invalid, path.Join(a.Dir, name), "", "it is not YAML: %w", err)
+			return nil, nil, fault.New(fault.Invalid, path.Join(a.Dir, name), "", "it is not YAML: %w", err)
+		}
+		for k := range v {
+			origin[k] = name
 		}
 		out = loader.MergeMaps(out, v)
 	}
-	return out, nil
+	return out, origin, nil
 }
 
 // plainNote marks the chart that stands for plain objects.

@@ -33,6 +33,7 @@ type App struct {
 	Name string
 	Dir  string // relative to the workspace, with slashes
 	Spec Spec
+	got  string // the archive of its chart, where that comes from a repository
 	// Err is why nothing can be done with the app; the others are not held up.
 	Err error
 }
@@ -40,7 +41,9 @@ type App struct {
 // Spec is an app.yaml. All of it may be left out.
 type Spec struct {
 	Enabled     *bool    `yaml:"enabled"`      // false: as if the folder were not there
-	Chart       string   `yaml:"chart"`        // folder or .tgz beside app.yaml
+	Chart       string   `yaml:"chart"`        // folder or .tgz beside app.yaml; with repository, its name there
+	Repository  string   `yaml:"repository"`   // of charts: https://… or oci://…
+	Version     string   `yaml:"version"`      // of the chart in the repository
 	Namespace   string   `yaml:"namespace"`    // default: the app's name
 	Needs       []string `yaml:"needs"`        // apps that must be healthy before
 	Timeout     string   `yaml:"timeout"`      // until it is healthy; default 5m
@@ -123,6 +126,9 @@ func (a *App) check() error {
 	}
 	if d, err := time.ParseDuration(s.Timeout); err != nil || d <= 0 {
 		return fault.New(fault.Invalid, a.settings(), "write it as 5m or 90s", "timeout: %q is not a duration", s.Timeout)
+	}
+	if err := a.checkSource(); err != nil {
+		return err
 	}
 	for i, p := range s.Health {
 		if p.APIVersion == "" || p.Kind == "" || p.Name == "" {

@@ -16,6 +16,7 @@ import (
 type Engine struct {
 	client   *kube.Client
 	apps     []*App
+	charts   *Charts
 	releases []*release    // of the apps that can be read
 	busy     chan struct{} // bounds the requests that are under way
 }
@@ -24,10 +25,18 @@ type Engine struct {
 const requestsAtOnce = 32
 
 // New returns the engine for these apps of the workspace in root, which Read has
-// returned. Charts are read, and what is wrong with one is put into its app's Err;
-// the cluster is not asked yet.
-func New(client *kube.Client, root string, list []*App) *Engine {
-	return &Engine{client: client, apps: list, releases: releases(root, list), busy: make(chan struct{}, requestsAtOnce)}
+// returned. Charts are got and read, and what is wrong with one is put into its
+// app's Err; the cluster is not asked yet. Without charts none is got, and the
+// engine can only tell states and roll back.
+func New(ctx context.Context, client *kube.Client, root string, list []*App, charts *Charts) *Engine {
+	var work []func() error
+	for _, a := range list {
+		if charts != nil && a.Err == nil && a.Spec.Repository != "" {
+			work = append(work, func() (err error) { a.got, a.Err = charts.path(ctx, a); return nil })
+		}
+	}
+	_ = kube.All(work...) // each error is its app's
+	return &Engine{client: client, apps: list, charts: charts, releases: releases(root, list), busy: make(chan struct{}, requestsAtOnce)}
 }
 
 // view is the cluster as it was at one moment.

@@ -9,14 +9,18 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k3lab/k3lab/internal/fault"
+	"github.com/k3lab/k3lab/internal/kube"
+	lock "github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/report"
 	"github.com/k3lab/k3lab/internal/step"
 )
@@ -64,8 +68,24 @@ func newBench(t *testing.T) *bench {
 		if err != nil {
 			t.Error(err)
 		}
+		b.forgetWidgets(ctx)
 	})
 	return b
+}
+
+// forgetWidgets removes the definition that a chart's crds/ leave behind.
+func (b *bench) forgetWidgets(ctx context.Context) {
+	b.Helper()
+	in := api.client.Dynamic.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
+		err := in.Delete(ctx, "widgets.example.org", metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // write puts files of the archive "-- name --" form below kubernetes/apps.
@@ -89,13 +109,42 @@ func (b *bench) remove(name string) {
 	}
 }
 
-func (b *bench) engine() *Engine {
+func (b *bench) engine() *Engine { b.Helper(); return b.engineOf(api.client) }
+
+// charts are got anew by each engine, as each command does.
+func (b *bench) charts() *Charts {
+	b.Helper()
+	locked, err := lock.ReadDigests(filepath.Join(b.root, lock.LockFile))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &Charts{
+		Cache: filepath.Join(b.root, "cache"), Vendor: filepath.Join(b.root, VendorDir), Locked: locked,
+		Get: &lock.Downloader{Retry: time.Millisecond},
+	}
+}
+
+// lockFound locks what is not locked yet.
+func (b *bench) lockFound() {
 	b.Helper()
 	list, err := Read(b.root)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return New(api.client, b.root, list)
+	c := b.charts()
+	New(b.Context(), api.client, b.root, list, c)
+	if err := c.Locked.With(c.Found()).Write(filepath.Join(b.root, lock.LockFile)); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) engineOf(client *kube.Client) *Engine {
+	b.Helper()
+	list, err := Read(b.root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return New(context.Background(), client, b.root, list, b.charts())
 }
 
 func (b *bench) plan() *Plan {

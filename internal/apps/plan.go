@@ -18,6 +18,7 @@ import (
 
 	"github.com/k3lab/k3lab/internal/fault"
 	"github.com/k3lab/k3lab/internal/kube"
+	lock "github.com/k3lab/k3lab/internal/release"
 	"github.com/k3lab/k3lab/internal/step"
 )
 
@@ -77,9 +78,15 @@ func (e *Engine) planOf(left []step.Change, found []comparison, errs []error) *P
 	for i, r := range e.releases {
 		r.app.refuse(errs[i])
 	}
+	news := e.charts.Found()
 	for i, r := range e.releases {
 		if r.app.Err != nil {
 			continue
+		}
+		if sum := news[r.app.Spec.chartKey()]; sum != "" && !slices.ContainsFunc(p.Changes, func(c step.Change) bool { return c.Object == r.app.Name }) {
+			ch := r.change("file "+lock.LockFile, step.Update)
+			ch.Detail = "digest of chart " + r.app.Spec.Chart + " " + r.app.Spec.Version + " as it is now; from here on no other is taken"
+			p.Changes = append(p.Changes, ch)
 		}
 		p.Changes = append(p.Changes, found[i].changes...)
 		if ill := found[i].ill; len(ill) > 0 && len(found[i].changes) == 0 {

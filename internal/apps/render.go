@@ -1,10 +1,13 @@
 package apps
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -51,6 +54,9 @@ func (r *release) render(ctx context.Context, config *rest.Config, caps *common.
 		return nil, fault.New(fault.Invalid, r.app.Dir, "take another version of the chart", "chart %s %s wants Kubernetes %s, and this is %s", c.Name(), c.Metadata.Version, v, caps.KubeVersion.Version)
 	}
 	all, err := util.ToRenderValuesWithSchemaValidation(c, values, options, caps, false)
+	if misfits := r.misfits(c.Name(), err); misfits != nil {
+		return nil, misfits
+	}
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -86,6 +92,38 @@ func (r *release) render(ctx context.Context, config *rest.Config, caps *common.
 		out.crds = append(out.crds, list...)
 	}
 	return out, nil
+}
+
+var (
+	schemaChart = regexp.MustCompile(`^(\S+):$`)
+	schemaError = regexp.MustCompile(`^- at '/?([^'/]*)([^']*)': (.*)$`)
+)
+
+// misfits names the file of each value that a chart's schema does not allow; nil
+// where that is not what err says.
+func (r *release) misfits(chart string, err error) error {
+	if err == nil || !strings.Contains(err.Error(), "specifications of the schema") {
+		return nil
+	}
+	var errs []error
+	in := chart
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		if m := schemaChart.FindStringSubmatch(line); m != nil {
+			in = m[1]
+		}
+		m := schemaError.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		key, at := m[1], "/"+m[1]+m[2]
+		if in != chart { // the values of a chart within are under its name
+			key, at = in, "/"+in+at
+		}
+		file := cmp.Or(r.origin[key], "values.yaml")
+		errs = append(errs, fault.New(fault.Invalid, path.Join(r.app.Dir, file), "change it there", "the chart's schema does not allow %s: %s", at, m[3]))
+	}
+	return errors.Join(errs...)
 }
 
 // hooksText is what hooks consist of, in one order; those of helm test, which

@@ -24,7 +24,7 @@ func (a *app) appsCommand() *cobra.Command {
 		Long: "Every folder of kubernetes/apps is one app: a chart, a kustomization or plain\n" +
 			"manifests. k3lab plan and up look after all of them; these commands concern them alone.",
 	}
-	c.AddCommand(a.appsListCommand(), a.appsDiffCommand(), a.appsApplyCommand())
+	c.AddCommand(a.appsListCommand(), a.appsDiffCommand(), a.appsApplyCommand(), a.appsRollbackCommand(), a.appsVendorCommand())
 	return c
 }
 

@@ -21,6 +21,11 @@ func TestWrongUsage(t *testing.T) {
 		"a command below there is not": {[]string{"secrets", "forget"}, `k3lab: there is no command "k3lab secrets forget" (try: k3lab secrets --help)`},
 		"an unknown flag":              {[]string{"plan", "--dif"}, `k3lab: unknown flag: --dif (try: k3lab plan --help)`},
 		"no machine":                   {[]string{"ssh"}, `k3lab: which machine is not said (try: k3lab ssh server-1; k3lab status lists them)`},
+		"no app to roll back":          {[]string{"apps", "rollback"}, `k3lab: which app is not said (try: k3lab apps list shows them)`},
+		"applying unasked": {
+			[]string{"apps", "apply"},
+			`k3lab: apply asks before it changes anything, and nobody can be asked here (try: k3lab apps diff, then k3lab apps apply --yes)`,
+		},
 		"use without merge": {
 			[]string{"kubeconfig", "--use"},
 			`k3lab: --use concerns the file that --merge names, and none is named (try: k3lab kubeconfig --merge ~/.kube/config --use)`,

@@ -29,6 +29,7 @@ type applications struct {
 	watch *watch   // tells when the cluster is whole
 	names []string // of the apps it is limited to; none: all
 
+	charts *apps.Charts
 	engine *apps.Engine
 	plan   *apps.Plan // nil where there is nothing to look at
 }
@@ -80,7 +81,10 @@ func (p *applications) look(ctx context.Context, client *kube.Client) error {
 	if err != nil {
 		return err
 	}
-	p.engine = apps.New(client, p.dir.Root(), list)
+	if p.charts, err = p.newCharts(); err != nil {
+		return err
+	}
+	p.engine = apps.New(ctx, client, p.dir.Root(), list, p.charts)
 	if p.plan, err = p.engine.Plan(ctx); err != nil {
 		return err
 	}
@@ -113,6 +117,9 @@ func (p *applications) Apply(ctx context.Context, w step.Writer, changes []step.
 		}
 		now, err := known(changes, p.plan.Changes)
 		if err != nil {
+			return err
+		}
+		if err := p.lockCharts(now); err != nil {
 			return err
 		}
 		return p.engine.Apply(ctx, w, now)
@@ -259,5 +266,5 @@ func (s *session) appStates(ctx context.Context) ([]AppState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apps: %w", err)
 	}
-	return apps.New(client.Client, s.dir.Root(), list).States(ctx)
+	return apps.New(ctx, client.Client, s.dir.Root(), list, nil).States(ctx)
 }

@@ -18,7 +18,7 @@ const (
 	// tries is how often a download is begun or gone on with while no byte arrives.
 	tries = 4
 	// mostText bounds files that are read into memory, in bytes.
-	mostText = 4 << 20
+	mostText = 64 << 20
 )
 
 // Downloader gets files by HTTP. The zero value is ready to use.
