@@ -19,7 +19,7 @@ const (
 	// DatastorePath exists on a server that belongs to a cluster.
 	DatastorePath = "/var/lib/rancher/k3s/server/db/etcd/member"
 	// NodePasswordPath exists on a machine that has been a node of a cluster.
-	NodePasswordPath = "/etc/rancher/node/password"
+	NodePasswordPath = "/etc/rancher/node/password" //nolint:gosec // a path, no credential
 	// KubeconfigPath is the administrator's kubeconfig on a server.
 	KubeconfigPath = "/etc/rancher/k3s/k3s.yaml"
 
