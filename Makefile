@@ -17,7 +17,7 @@ PROVIDER  := bin/mirror/registry.terraform.io/bpg/proxmox/$(PROVIDER_VERSION)/$(
 PROVIDER_TOFU := $(subst registry.terraform.io,registry.opentofu.org,$(PROVIDER))
 STANDIN   := bin/standin/k3s
 
-.PHONY: help build test lint demo demo-down bench soak prereqs standin provider tofu clean
+.PHONY: help build test lint demo demo-down bench soak prereqs standin provider tofu promtool clean
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -43,6 +43,11 @@ tofu: bin/tofu ## OpenTofu, for computers without terraform and without a downlo
 bin/tofu: tools/tofu/go.mod
 	cd tools/tofu && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X github.com/opentofu/opentofu/version.dev=no" -o $(CURDIR)/$@ github.com/opentofu/opentofu/cmd/tofu
 
+# Without service discoveries but Kubernetes': the others bring the clouds' SDKs.
+promtool: bin/promtool ## Prometheus's own tool, which tests the alert rules
+bin/promtool: tools/promtool/go.mod
+	cd tools/promtool && CGO_ENABLED=0 $(GO) build -trimpath -tags remove_all_sd,enable_kubernetes_sd -ldflags "-s -w" -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
+
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && $(GO) build -trimpath -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
@@ -53,7 +58,7 @@ lint: bin/golangci-lint ## every linter; no finding is allowed
 	bin/golangci-lint run ./...
 	cd standin && ../bin/golangci-lint run --config ../.golangci.yml ./...
 
-test: prereqs build provider standin ## all tests; those with real machines where root
+test: prereqs build provider standin promtool ## all tests; those with real machines where root
 	hack/test
 
 demo: prereqs build provider ## from nothing to a running HA cluster on this computer
