@@ -225,7 +225,7 @@ func TestDashboards(t *testing.T) {
 	run(t, promtool, "check", "rules", file)
 }
 
-// TestAlertsAskForKnownMetrics holds the rules to metrics somebody has seen.
+// TestAlertsAskForKnownMetrics holds the rules to the list, so that a slip in a name shows.
 func TestAlertsAskForKnownMetrics(t *testing.T) {
 	for _, level := range levels {
 		for _, r := range allRules(rulesOf(t, level)) {
