@@ -25,7 +25,7 @@ type remembering interface {
 // whose data is gone, or whose disk was not mounted, is not taken for a new one.
 // Where the API does not answer nothing is known to be kept.
 func (c *converge) replaced(ctx context.Context, m *config.Machine, facts converger.Facts, b beginning) (remembering, error) {
-	if !b.running || !c.lab.Manages(config.ManageK3s) || facts.Paths[desired.NodePasswordPath] || facts.Units[desired.Unit(m)].Active == "active" {
+	if !b.running || !c.lab.Manages(config.ManageK3s) || facts.Paths[desired.NodePasswordPath] || hasDatastore(facts) || facts.Units[desired.Unit(m)].Active == "active" {
 		return nil, nil //nolint:nilnil // nobody to tell
 	}
 	api, err := c.api(ctx)

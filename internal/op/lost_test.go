@@ -56,10 +56,11 @@ func TestALostMachineIsForgottenBeforeTheNewOneJoins(t *testing.T) {
 
 func TestNothingIsForgottenWithoutNeed(t *testing.T) {
 	for name, change := range map[string]func(*world){
-		"the cluster does not know it":   func(w *world) { delete(w.nodes, "server-3") },
-		"the machine has been this node": func(w *world) { w.facts["server-3"].Paths[desired.NodePasswordPath] = true },
-		"K3s runs on it":                 func(w *world) { w.facts["server-3"].Units[desired.ServerUnit] = converger.UnitFact{Active: "active"} },
-		"the cluster cannot be asked":    func(w *world) { w.noAPI = true },
+		"the cluster does not know it":       func(w *world) { delete(w.nodes, "server-3") },
+		"the machine has been this node":     func(w *world) { w.facts["server-3"].Paths[desired.NodePasswordPath] = true },
+		"its system is new, its data is not": func(w *world) { w.facts["server-3"].Paths[desired.DatastorePath] = true },
+		"K3s runs on it":                     func(w *world) { w.facts["server-3"].Units[desired.ServerUnit] = converger.UnitFact{Active: "active"} },
+		"the cluster cannot be asked":        func(w *world) { w.noAPI = true },
 		"K3s is up nowhere, so it is not asked": func(w *world) {
 			for _, s := range []string{"server-1", "server-2"} {
 				w.facts[s].Units[desired.ServerUnit] = converger.UnitFact{Active: "failed"}
