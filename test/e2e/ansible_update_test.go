@@ -79,6 +79,7 @@ func machinesAreUpdated(t *testing.T, l *lab) {
 
 // budgetKeeps plays a roll that a disruption budget ends.
 func budgetKeeps(t *testing.T, l *lab) {
+	bringImages(t, l, nodes...)
 	l.onMachine("server-1", "kubectl", "create", "deployment", "web", "--image=rancher/mirrored-pause:3.10.2")
 	l.onMachine("server-1", "kubectl", "create", "pdb", "web", "--selector=app=web", "--min-available=1")
 	l.onMachine("server-1", "kubectl", "wait", "--for=condition=Available", "deployment/web", "--timeout=60s")

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// podImages names archives with a pause image and docker.io/library/busybox. They
-// and a K3s whose pods are real are what this phase needs.
+// podImages names archives with a pause image and docker.io/library/busybox, for a
+// K3s whose pods are real on machines that reach no registry.
 const podImages = "K3LAB_TEST_IMAGES"
 
 // podNamespaces are namespaces by what their pods may reach in which: each has a
@@ -66,19 +66,10 @@ spec:
 
 // pods: network policies and the firewall hold for the traffic of real pods.
 func pods(t *testing.T, l *lab) {
-	archives := strings.Fields(os.Getenv(podImages))
-	if len(archives) == 0 {
+	if os.Getenv(podImages) == "" {
 		t.Skip(podImages + " names no archives of images")
 	}
-	for _, m := range []string{"agent-1", "agent-2"} {
-		for _, archive := range archives {
-			text, err := os.ReadFile(archive)
-			if err != nil {
-				t.Fatal(err)
-			}
-			onStdin(l, m, string(text), "k3s ctr --namespace k8s.io images import -")
-		}
-	}
+	bringImages(t, l, "agent-1", "agent-2")
 	var manifests strings.Builder
 	for name, n := range podNamespaces {
 		fmt.Fprintf(&manifests, podManifest, name, n.labels)
@@ -102,6 +93,21 @@ func pods(t *testing.T, l *lab) {
 		}
 	}
 	fromOutside(t, l)
+}
+
+// bringImages gives machines the images that real pods are made of, where archives
+// of them are named: the stand-in's pods need none.
+func bringImages(t *testing.T, l *lab, machines ...string) {
+	t.Helper()
+	for _, archive := range strings.Fields(os.Getenv(podImages)) {
+		text, err := os.ReadFile(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range machines {
+			onStdin(l, m, string(text), "k3s ctr --namespace k8s.io images import -")
+		}
+	}
 }
 
 // running fills in the addresses of the pods that serve, and reports whether all
