@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"helm.sh/helm/v4/pkg/release/common"
 	rel "helm.sh/helm/v4/pkg/release/v1"
@@ -130,7 +131,10 @@ func (e *Engine) seen(planned, now []step.Change) error {
 // apply looks at one release anew, and installs or upgrades it where something
 // differs.
 func (e *Engine) apply(ctx context.Context, w step.Writer, r *release, planned []step.Change) error {
-	for prepared := false; ; prepared = true {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	began := time.Now()
+	for prepared := false; ; {
 		v, err := e.look(ctx)
 		if err != nil {
 			return err
@@ -147,6 +151,15 @@ func (e *Engine) apply(ctx context.Context, w step.Writer, r *release, planned [
 		if err == nil {
 			err = e.seen(planned, found.changes)
 		}
+		if unsettledWebhook(err) && time.Since(began) < r.app.timeout() {
+			// Whoever checks these objects may have come up a moment ago.
+			select {
+			case <-ctx.Done():
+				return err
+			case <-tick.C:
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -154,6 +167,7 @@ func (e *Engine) apply(ctx context.Context, w step.Writer, r *release, planned [
 			if err := e.prepare(ctx, w, v, r, d, found.changes); err != nil {
 				return err
 			}
+			prepared = true
 			continue // with the kinds there are now
 		}
 		return e.bring(ctx, w, v, r, d, found)

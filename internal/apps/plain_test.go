@@ -324,7 +324,8 @@ func (b *bench) versions(namespace string) map[string]string {
 func TestDriftIsShownAndMended(t *testing.T) {
 	b := newBench(t)
 	ctx := t.Context()
-	b.write("drift/objects.yaml", configMap+"---\n"+secret)
+	b.write("drift/objects.yaml", configMap+"---\n"+secret+
+		"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: text}\ndata:\n  text: |\n    its line end counts\n")
 	b.apply()
 	byHand := metav1.PatchOptions{FieldManager: "kubectl-edit"}
 	if _, err := api.client.Core.CoreV1().ConfigMaps("drift").Patch(ctx, "settings", types.MergePatchType, []byte(`{"data":{"colour":"red"}}`), byHand); err != nil {

@@ -70,6 +70,7 @@ func (e *Engine) Plan(ctx context.Context) (*Plan, error) {
 	if err := errors.Join(kube.All(work...), ctx.Err()); err != nil {
 		return nil, err
 	}
+	e.deferUnchecked(found, errs)
 	return e.planOf(left, found, errs), nil
 }
 
@@ -288,10 +289,6 @@ func (r *release) owns(o *unstructured.Unstructured) bool {
 	a := o.GetAnnotations()
 	return o.GetLabels()["app.kubernetes.io/managed-by"] == "Helm" &&
 		a["meta.helm.sh/release-name"] == r.name && a["meta.helm.sh/release-namespace"] == r.namespace
-}
-
-func unsettledWebhook(err error) bool {
-	return apierrors.IsInternalError(err) && strings.Contains(err.Error(), "failed calling webhook")
 }
 
 // refused says what the API has against an object.

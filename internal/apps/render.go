@@ -147,7 +147,9 @@ func objects(text string) ([]*unstructured.Unstructured, error) {
 	var out []*unstructured.Unstructured
 	for _, name := range names {
 		o := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(docs[name]), &o.Object); err != nil {
+		// The line end that splitting takes away may be part of a text at the end;
+		// Helm puts it back too.
+		if err := yaml.Unmarshal([]byte(docs[name]+"\n"), &o.Object); err != nil {
 			return nil, err
 		}
 		switch {
