@@ -299,6 +299,25 @@ func TestPlainManifests(t *testing.T) {
 	}
 }
 
+// TestNoRevisionForTheNamespace: what k3lab itself says of the namespace is none of
+// Helm's business.
+func TestNoRevisionForTheNamespace(t *testing.T) {
+	b := newBench(t)
+	b.write("room/objects.yaml", configMap)
+	b.apply()
+	b.write("room/app.yaml", "pod_security: baseline\n")
+	b.want(b.plan(), "room: update Namespace room")
+	b.apply()
+	b.want(b.plan())
+	states, err := b.engine().States(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]State{{App: "room", Release: "room", Namespace: "room", Revision: 1, Status: "deployed"}}, states); d != "" {
+		t.Errorf("states (-want +got):\n%s", d)
+	}
+}
+
 // versions are the resource versions of what an apply would write.
 func (b *bench) versions(namespace string) map[string]string {
 	b.Helper()
